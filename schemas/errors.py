@@ -133,6 +133,8 @@ class Reason(StrEnum):
     TOO_MANY_FAILURES = "too_many_failures"
     RATE_LIMITED = "rate_limited"
     DEPARTMENT_QUOTA = "department_quota"
+    DEPARTMENT_KIND = "department_kind"
+    CONTRACT_ENDED = "contract_ended"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

@@ -21,7 +21,7 @@ from exchange.control.grants.review import Review
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
-from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, KeptHistory, ShareType
+from registry.directory.model import CatalogueEntry, KeptHistory, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
@@ -36,25 +36,21 @@ __all__ = [
     "CommitBody",
     "ConfirmationBody",
     "ConnectorBody",
-    "DepartmentBody",
     "EntryBody",
     "ErasureBody",
     "FetchBody",
     "HistoryBody",
     "InvitationBody",
-    "MergerBody",
     "PersonBody",
     "PruningBody",
     "ReasonBody",
     "RecordsBody",
-    "RenamingBody",
     "RequestBody",
     "SchemaBody",
     "TokenBody",
     "UserBody",
     "account_json",
     "certificate_json",
-    "department_json",
     "entry_json",
     "erasure_json",
     "grant_json",
@@ -85,31 +81,6 @@ class Body(BaseModel):
     def _is_bounded(cls, sent: Any) -> Any:
         _check_sent(sent)
         return sent
-
-
-class DepartmentBody(Body):
-    """A department to register."""
-
-    uscc: str = Field(description="unified social credit code (统一社会信用代码), 18 characters")
-    name: str
-    short_name: str
-    level: GovernmentLevel
-    division_code: str
-
-
-class RenamingBody(Body):
-    """A department's new name."""
-
-    name: str
-    short_name: str
-    uscc: str | None = Field(None, description="new unified social credit code; unchanged if absent")
-
-
-class MergerBody(Body):
-    """The department that has taken over the duties of one that ends, and why it ends."""
-
-    into: str = Field(description="internal id of the successor")
-    reason: str
 
 
 class InvitationBody(Body):
@@ -507,22 +478,6 @@ def certificate_json(certificate: Certificate) -> dict[str, Json]:
 
 def _moment(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
-
-
-def department_json(department: Department) -> dict[str, Json]:
-    """Return a department's document."""
-    return {
-        "id": department.id,
-        "version": department.version,
-        "uscc": department.uscc,
-        "name": department.name,
-        "short_name": department.short_name,
-        "level": str(department.level),
-        "division_code": department.division_code,
-        "zone": department.zone,
-        "status": str(department.status),
-        "successor": department.successor,
-    }
 
 
 def entry_json(entry: CatalogueEntry) -> dict[str, Json]:

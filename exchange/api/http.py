@@ -22,15 +22,11 @@ from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import (
-    DepartmentBody,
     EntryBody,
     ErasureBody,
     HistoryBody,
-    MergerBody,
     ReasonBody,
-    RenamingBody,
     SchemaBody,
-    department_json,
     entry_json,
     erasure_json,
 )
@@ -44,6 +40,7 @@ from exchange.api.caller import (
     refuse_unknown,
     topic_key,
 )
+from exchange.api.directory import departments
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.pool import Pool
 from registry.database.keyset import MAX_PAGE
@@ -58,41 +55,6 @@ _REQUESTS = 128  # at once
 _LANGUAGES = {Language.ENGLISH: "en", Language.CHINESE: "zh-Hans, en"}  # of a problem: its detail is English
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
-
-
-@router.post("/departments", status_code=201, tags=["departments"])
-def register_department(who: Caller, body: DepartmentBody) -> Document:
-    """Register a department."""
-    return department_json(who.pool.administration.register_department(who.actor, who.call, **body.model_dump()))
-
-
-@router.get("/departments", response_model=list[Document], tags=["departments"])
-def departments(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
-    """List the departments, in the order of their registration."""
-    found = who.pool.administration.departments(who.actor, who.call, after=after, limit=limit)
-    return listed(request, found, limit, document=department_json, key=lambda one: one.id)
-
-
-@router.post("/departments/{department}/renaming", tags=["departments"])
-def rename_department(who: Caller, department: str, body: RenamingBody) -> Document:
-    """Change a department's name, and its credit code if one is given."""
-    changed = who.pool.departments.rename(
-        who.actor, who.call, department, name=body.name, short_name=body.short_name, uscc=body.uscc
-    )
-    return department_json(changed)
-
-
-@router.post("/departments/{department}/merger", tags=["departments"])
-def merge_department(who: Caller, department: str, body: MergerBody) -> Document:
-    """End a department that was merged into another: its accounts, certificates and grants end with it."""
-    changed = who.pool.departments.merge(who.actor, who.call, department, into=body.into, reason=body.reason)
-    return department_json(changed)
-
-
-@router.post("/departments/{department}/deactivation", tags=["departments"])
-def deactivate_department(who: Caller, department: str, body: ReasonBody) -> Document:
-    """End a department without a successor: its accounts, certificates and grants end with it."""
-    return department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
 
 
 @router.post("/catalogue", status_code=201, tags=["catalogue"])
@@ -196,7 +158,15 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.clock.confirm(who.actor, who.call, proposal_id)
 
 
-ROUTERS: Final = (router, accounts.router, connectors.router, grants.router, audit.router, records.router)
+ROUTERS: Final = (
+    router,
+    departments.router,
+    accounts.router,
+    connectors.router,
+    grants.router,
+    audit.router,
+    records.router,
+)
 """All routes of the API."""
 
 

@@ -4,6 +4,7 @@ Each class adapts one package to a port of `exchange.authorization.attributes`; 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
@@ -17,7 +18,7 @@ from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import DepartmentStatus, EntryState, ShareType
+from registry.directory.model import Department, DepartmentStatus, EntryState, ShareType
 from registry.governance import classification
 from registry.subjects.lookup import SchemaLookup
 from schemas.access import Actor, ActorKind, Level
@@ -72,8 +73,14 @@ class IdentityAttributes(IdentitySource):
                 if error.reason is Reason.DEPARTMENT_UNKNOWN:
                     return Standing.DEPARTMENT_INACTIVE
                 raise
-            if department.status is not DepartmentStatus.ACTIVE:
-                return Standing.DEPARTMENT_INACTIVE
+            return self._standing_of(department)
+        return Standing.ACTIVE
+
+    def _standing_of(self, department: Department) -> Standing:
+        if department.status is not DepartmentStatus.ACTIVE:
+            return Standing.DEPARTMENT_INACTIVE
+        if department.contract_ends is not None and self._now() >= department.contract_ends:
+            return Standing.CONTRACT_ENDED
         return Standing.ACTIVE
 
     @override
@@ -99,29 +106,23 @@ class IdentityAttributes(IdentitySource):
         connectors = {actor.certificate: actor.department for actor in actors}
         with self._database.read() as reader:
             statuses = self._connectors.statuses(reader, connectors)
-            active = self._active(reader, set(connectors.values()))
+            departments = self._of_departments(reader, set(connectors.values()))
         return {
             certificate: Standing.REVOKED
             if statuses[certificate] is CertificateStatus.REVOKED
-            else Standing.ACTIVE
-            if department in active
-            else Standing.DEPARTMENT_INACTIVE
+            else departments.get(department, Standing.DEPARTMENT_INACTIVE)
             for certificate, department in connectors.items()
         }
 
-    def _active(self, reader: Reader, departments: Collection[str]) -> set[str]:
-        """Return which of these departments are active."""
+    def _of_departments(self, reader: Reader, departments: Collection[str]) -> Mapping[str, Standing]:
+        """Return the standings of departments by id, without those that are unknown or not written by the pool."""
         if len(departments) > _MOST_SINGLE_READS:
-            every = self._departments.all(reader)
-            return {one.id for one in every if one.status is DepartmentStatus.ACTIVE}
-        active = set()
+            return {one.id: self._standing_of(one) for one in self._departments.all(reader)}
+        found = {}
         for one in departments:
-            try:
-                if self._departments.get(reader, one).status is DepartmentStatus.ACTIVE:
-                    active.add(one)
-            except (InvalidError, CorruptError):  # unknown, or not written by the pool
-                continue
-        return active
+            with suppress(InvalidError, CorruptError):
+                found[one] = self._standing_of(self._departments.get(reader, one))
+        return found
 
     def certificate_expires(self, actor: Actor) -> datetime:
         """Return the expiry of the certificate that the actor presents.

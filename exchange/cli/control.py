@@ -1,6 +1,7 @@
-"""Commands of the control API: `pool department`, `catalogue`, `purposes`, `request`, `grant`.
+"""Commands of the control API: `pool catalogue`, `purposes`, `request`, `grant`.
 
-`pool user`, `connector` and `certificate` are in `exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
+`pool department` is in `exchange.cli.directory.departments`, `pool user`, `connector` and `certificate` are in
+`exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
 """
 
 from pathlib import Path
@@ -20,7 +21,6 @@ from exchange.cli.output import (
     print_rows,
     print_table,
 )
-from registry.directory.government_level import GovernmentLevel
 from schemas.errors import InvalidError, Reason
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="in words; it goes i
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
     for name, group, text in (
-        ("department", department, "Departments and invitations of their connectors."),
         ("catalogue", catalogue, "Catalogue of information resources (政务信息资源目录)."),
         ("request", request, "Share requests (共享申请)."),
         ("grant", grant, "Grants (授权): approve, reject, suspend, resume, terminate."),
@@ -57,7 +56,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("purposes")(purposes)
 
 
-department, catalogue, request, grant = (typer.Typer(cls=CommandGroup) for _ in range(4))
+catalogue, request, grant = (typer.Typer(cls=CommandGroup) for _ in range(3))
 
 
 def client(context: typer.Context) -> "AdminClient":
@@ -81,76 +80,8 @@ def connect(
     context.obj = (data, url, token_file, authority)
 
 
-for _group in (department, catalogue, request, grant):
+for _group in (catalogue, request, grant):
     _group.callback()(connect)
-
-
-@department.command("add")
-def department_add(
-    context: typer.Context,
-    name: Annotated[str, typer.Option()],
-    short_name: Annotated[str, typer.Option()],
-    uscc: Annotated[str, typer.Option(help="unified social credit code (统一社会信用代码)")],
-    division_code: Annotated[str, typer.Option()],
-    level: Annotated[GovernmentLevel, typer.Option()] = GovernmentLevel.CITY,
-) -> None:
-    """Register a department."""
-    body = {"name": name, "short_name": short_name, "uscc": uscc, "division_code": division_code, "level": str(level)}
-    print_json(client(context).post("/departments", body))
-
-
-@department.command("list")
-def department_list(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the departments."""
-    columns = ("id", "short_name", "name", "level", "division_code", "status")
-    print_rows(client(context).list("/departments"), columns, as_json=as_json)
-
-
-@department.command("show")
-def department_show(context: typer.Context, department_id: str, as_json: JsonOption = False) -> None:
-    """Show a department."""
-    print_fields(one_of(client(context).list("/departments"), "department", id=department_id), as_json=as_json)
-
-
-@department.command("rename")
-def department_rename(
-    context: typer.Context,
-    department_id: str,
-    name: Annotated[str, typer.Option()],
-    short_name: Annotated[str, typer.Option()],
-    uscc: Annotated[str | None, typer.Option(help="new unified social credit code; unchanged if not given")] = None,
-) -> None:
-    """Change a department's name; its id, resources and grants stay."""
-    body = {"name": name, "short_name": short_name, "uscc": uscc}
-    print_json(client(context).post(f"/departments/{department_id}/renaming", body))
-
-
-@department.command("merge")
-def department_merge(
-    context: typer.Context,
-    department_id: str,
-    into: Annotated[str, typer.Option(help="internal id of the successor")],
-    reason: ReasonOption,
-) -> None:
-    """End a department that was merged into another: its accounts, certificates and grants end with it."""
-    print_json(client(context).post(f"/departments/{department_id}/merger", {"into": into, "reason": reason}))
-
-
-@department.command("deactivate")
-def department_deactivate(context: typer.Context, department_id: str, reason: ReasonOption) -> None:
-    """End a department without a successor: its accounts, certificates and grants end with it."""
-    print_json(client(context).post(f"/departments/{department_id}/deactivation", {"reason": reason}))
-
-
-@department.command("invite")
-def department_invite(
-    context: typer.Context,
-    department_id: str,
-    connector_name: Annotated[str | None, typer.Option("--connector", help="only this connector may use it")] = None,
-) -> None:
-    """Propose a one-time enrolment token; an officer of the department gets it with `pool connector confirm`."""
-    answer = client(context).post(f"/departments/{department_id}/invitations", {"connector": connector_name})
-    print_line(f"proposed: {answer['id']}; an officer of the department confirms it with `pool connector confirm`")
 
 
 @catalogue.command("draft")

@@ -1,4 +1,4 @@
-"""Department service: rename, merge, deactivate; what a department had ends with it.
+"""Department service: place, name officers, rename, merge, deactivate; what a department had ends with it.
 
 A department that is merged or deactivated (撤销) does not act any more. Within one transaction its accounts and
 certificates are revoked and its invitations and open proposals lose their effect; then every grant in which it is a
@@ -10,9 +10,9 @@ their consumers notice.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from exchange.access.decision.grant_rules import Event
@@ -30,11 +30,55 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
+from registry.directory.government_level import DepartmentKind, GovernmentLevel
+from registry.directory.hierarchy import common_superior, inferiors, superiors
 from registry.directory.model import Department, DepartmentStatus, EntryState
-from schemas.access import Action, Actor, Allow, Deny, GrantState
+from schemas.access import Action, Actor, Allow, Deny, GrantState, Role
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
 
-__all__ = ["DepartmentService"]
+__all__ = ["DepartmentService", "Placement", "ShownDepartment"]
+
+_OFFICES: Mapping[str, Role] = {
+    "office_head": Role.SHARING_OFFICE_HEAD,
+    "office_deputy": Role.SHARING_OFFICE_HEAD,
+    "security_officer": Role.SECURITY_OFFICER,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a department is to stand; None = as it is.
+
+    Attributes:
+        parent: internal id of the department above it; empty = none.
+        kinds: what it does in the pool.
+        level: of government.
+        division_code: administrative division.
+        contract_ends: end of a contractor's contract; it is dropped with the kind.
+    """
+
+    parent: str | None = None
+    kinds: tuple[DepartmentKind, ...] | None = None
+    level: GovernmentLevel | None = None
+    division_code: str | None = None
+    contract_ends: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDepartment:
+    """A department among the others.
+
+    Attributes:
+        department: its current version.
+        superiors: ids of all departments above it, nearest first.
+        inferiors: ids of those directly under it.
+        in_use: office → whether its account is in use, in the department, with the role of the office.
+    """
+
+    department: Department
+    superiors: tuple[str, ...]
+    inferiors: tuple[str, ...]
+    in_use: Mapping[str, bool]
 
 
 class DepartmentService:
@@ -83,6 +127,124 @@ class DepartmentService:
             act.note(change="rename")
             return self._departments.rename(
                 work, department, name=name, short_name=short_name, uscc=uscc, version=current.version
+            )
+
+    def show(self, actor: Actor, call: RequestContext, department: str) -> ShownDepartment:
+        """Return a department with those above and under it, and its officers; every account may.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: DEPARTMENT_UNKNOWN.
+        """
+        self._admit_reading(actor, call, department)
+        with self._database.read() as reader:
+            found = self._departments.get(reader, department)
+            every = {one.id: one for one in self._departments.all(reader)}
+            accounts = {one.name: one for one in self._users.all(reader) if one.department == department}
+        in_use = {}
+        for office, role in _OFFICES.items():
+            account = accounts.get(getattr(found, office))
+            if getattr(found, office):
+                in_use[office] = account is not None and account.revoked_at is None and account.role is role
+        return ShownDepartment(
+            department=found,
+            superiors=superiors({**every, found.id: found}, department),
+            inferiors=inferiors(every, department),
+            in_use=in_use,
+        )
+
+    def common_superior(self, actor: Actor, call: RequestContext, department: str, other: str) -> str | None:
+        """Return the id of the nearest department above both, None if there is none; every account may.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: DEPARTMENT_UNKNOWN.
+        """
+        self._admit_reading(actor, call, department)
+        with self._database.read() as reader:
+            return common_superior({one.id: one for one in self._departments.all(reader)}, department, other)
+
+    def place(self, actor: Actor, call: RequestContext, department: str, wanted: Placement) -> Department:
+        """Change where a department stands, and what it does in the pool.
+
+        A shorter contract or another kind is acknowledged when nothing more can leave by the earlier one.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Departments.place`; TRANSITION_NOT_ALLOWED, it is not active.
+        """
+        current = self._read(department)
+        decision = self._decide(actor, department)
+        with self._enforcer.act(actor, Action.DEPARTMENT_CHANGE, department, call, decision) as (work, act):
+            _check_active(current)
+            kinds = current.kinds if wanted.kinds is None else wanted.kinds
+            ends = current.contract_ends if wanted.contract_ends is None else wanted.contract_ends
+            if wanted.contract_ends is None and DepartmentKind.CONTRACTOR not in kinds:
+                ends = None
+            placed = self._departments.place(
+                work,
+                department,
+                parent=current.parent if wanted.parent is None else wanted.parent or None,
+                kinds=kinds,
+                level=wanted.level or current.level,
+                division_code=wanted.division_code or current.division_code,
+                contract_ends=ends,
+                version=current.version,
+            )
+            act.note(
+                change="place",
+                parent=placed.parent or "",
+                kinds=list(map(str, placed.kinds)),
+                level=str(placed.level),
+                division_code=placed.division_code,
+                **({} if ends is None else {"contract_ends": ends.isoformat()}),
+            )
+        if (placed.kinds, placed.contract_ends) != (current.kinds, current.contract_ends):
+            self._sleep(RELEASE_WINDOW)
+        return placed
+
+    def name_officers(
+        self, actor: Actor, call: RequestContext, department: str, named: Mapping[str, str | None]
+    ) -> Department:
+        """Name the accounts of a department's officers: office → account, empty = none; who is not in it stays.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: NOT_FOUND, no such account in use; REQUEST_INVALID, it is of another department or role, or
+                head and deputy are one person.
+            ConflictError: VERSION_CONFLICT; TRANSITION_NOT_ALLOWED, it is not active.
+        """
+        current = self._read(department)
+        decision = self._decide(actor, department)
+        with self._enforcer.act(actor, Action.DEPARTMENT_CHANGE, department, call, decision) as (work, act):
+            _check_active(current)
+            officers = {
+                office: getattr(current, office) if named.get(office) is None else str(named[office])
+                for office in _OFFICES
+            }
+            self._check_officers(work, department, {one: officers[one] for one in _OFFICES if named.get(one)})
+            self._check_two_persons(work, officers["office_head"], officers["office_deputy"])
+            changed = self._departments.name_officers(work, department, version=current.version, **officers)
+            act.note(change="officers", **officers)
+        return changed
+
+    def _check_officers(self, work: UnitOfWork, department: str, named: Mapping[str, str]) -> None:
+        for office, name in named.items():
+            account = self._users.in_use(work, name)
+            if account.department != department or account.role is not _OFFICES[office]:
+                raise InvalidError(
+                    Reason.REQUEST_INVALID,
+                    f"got {name[:64]!r} as {office}; expected an account of this department with the role "
+                    f"{_OFFICES[office]}",
+                )
+
+    def _check_two_persons(self, work: UnitOfWork, head: str, deputy: str) -> None:
+        if not head or not deputy:
+            return
+        persons = self._users.persons(work, (head, deputy))
+        if head == deputy or (persons.get(head) and persons.get(head) == persons.get(deputy)):
+            raise InvalidError(
+                Reason.REQUEST_INVALID, "got one person as head and deputy of the sharing office; expected two"
             )
 
     def merge(self, actor: Actor, call: RequestContext, department: str, *, into: str, reason: str) -> Department:
@@ -167,6 +329,10 @@ class DepartmentService:
     def _read(self, department: str) -> Department:
         with self._database.read() as reader:
             return self._departments.get(reader, department)
+
+    def _admit_reading(self, actor: Actor, call: RequestContext, department: str) -> None:
+        decision = decide_control(actor, Action.DEPARTMENT_READ, standing=self._attributes.standing(actor))
+        self._enforcer.admit(actor, Action.DEPARTMENT_READ, department, call, decision)
 
     def _decide(self, actor: Actor, department: str) -> Allow | Deny:
         return decide_control(

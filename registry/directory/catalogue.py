@@ -18,7 +18,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.departments import Departments
-from registry.directory.model import CatalogueEntry, DepartmentStatus, EntryState
+from registry.directory.model import CatalogueEntry, DepartmentKind, DepartmentStatus, EntryState
 from registry.directory.store import CatalogueStore
 from registry.governance import classification
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -45,14 +45,19 @@ class Catalogue:
         """Store a new entry, as version 1 and a draft.
 
         Raises:
-            InvalidError: DEPARTMENT_UNKNOWN or DEPARTMENT_INACTIVE, for its provider; REQUEST_INVALID, when another
-                resource has its national code, or the same resource another code or provider.
+            InvalidError: DEPARTMENT_UNKNOWN, DEPARTMENT_INACTIVE or DEPARTMENT_KIND, for its provider; REQUEST_INVALID,
+                when another resource has its national code, or the same resource another code or provider.
             ConflictError: ALREADY_EXISTS, for a name and major that are taken.
         """
         provider = self._departments.get(work, entry.provider)
         if provider.status is not DepartmentStatus.ACTIVE:
             raise InvalidError(
                 Reason.DEPARTMENT_INACTIVE, f"the provider is {provider.status}; expected an active department"
+            )
+        if DepartmentKind.PROVIDER not in provider.kinds:
+            raise InvalidError(
+                Reason.DEPARTMENT_KIND,
+                f"got a department of the kind {', '.join(provider.kinds)}; only a provider catalogues resources",
             )
         for other in self._store.all(work):
             _check_clash(entry, other)

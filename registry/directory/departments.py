@@ -14,7 +14,8 @@ from datetime import datetime
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
-from registry.directory.model import Department, DepartmentStatus, GovernmentLevel
+from registry.directory.hierarchy import check_hierarchy
+from registry.directory.model import Department, DepartmentKind, DepartmentStatus, GovernmentLevel
 from registry.directory.store import DepartmentStore
 from schemas.errors import InvalidError, Reason
 
@@ -70,6 +71,74 @@ class Departments:
         current = self.get(work, department_id)
         renamed = replace(current, name=name, short_name=short_name, uscc=uscc or current.uscc, version=version)
         return self._save_next(work, renamed)
+
+    def place(
+        self,
+        work: UnitOfWork,
+        department_id: str,
+        *,
+        parent: str | None,
+        kinds: tuple[DepartmentKind, ...],
+        level: GovernmentLevel,
+        division_code: str,
+        contract_ends: datetime | None,
+        version: int,
+    ) -> Department:
+        """Change where a department stands: the one above it, its level and division, and what it does in the pool.
+
+        Args:
+            work: the transaction.
+            department_id: internal id.
+            parent: internal id of the department above it; None = the top of a tree.
+            kinds: what it does in the pool.
+            level: of government.
+            division_code: administrative division.
+            contract_ends: end of a contractor's contract, aware; None for others.
+            version: the version that the caller saw.
+
+        Raises:
+            InvalidError: DEPARTMENT_UNKNOWN, for either id; NAME_INVALID; REQUEST_INVALID, as `check_hierarchy` and
+                `Department` say.
+            ConflictError: VERSION_CONFLICT.
+        """
+        self._store.lock_hierarchy(work)
+        placed = replace(
+            self.get(work, department_id),
+            parent=parent,
+            kinds=kinds,
+            level=level,
+            division_code=division_code,
+            contract_ends=contract_ends,
+            version=version,
+        )
+        check_hierarchy({one.id: one for one in self.all(work)}, placed)
+        return self._save_next(work, placed)
+
+    def name_officers(
+        self,
+        work: UnitOfWork,
+        department_id: str,
+        *,
+        office_head: str,
+        office_deputy: str,
+        security_officer: str,
+        version: int,
+    ) -> Department:
+        """Name the accounts of a department's officers; empty = none. The caller has checked that they are its own.
+
+        Raises:
+            InvalidError: DEPARTMENT_UNKNOWN.
+            ConflictError: VERSION_CONFLICT.
+        """
+        current = self.get(work, department_id)
+        named = replace(
+            current,
+            office_head=office_head,
+            office_deputy=office_deputy,
+            security_officer=security_officer,
+            version=version,
+        )
+        return self._save_next(work, named)
 
     def merge(self, work: UnitOfWork, department_id: str, *, into: str, version: int) -> Department:
         """Mark a department as merged into another, which has taken over its duties.

@@ -1,8 +1,8 @@
-"""Levels of government, which commands read without loading the rules of the directory."""
+"""Closed lists of the directory, which commands read without loading its rules."""
 
 from enum import StrEnum
 
-__all__ = ["GovernmentLevel"]
+__all__ = ["DepartmentKind", "GovernmentLevel"]
 
 
 class GovernmentLevel(StrEnum):
@@ -13,3 +13,13 @@ class GovernmentLevel(StrEnum):
     CITY = "city"
     COUNTY = "county"
     TOWNSHIP = "township"
+
+
+class DepartmentKind(StrEnum):
+    """What a department does in the pool; one may be several of the first three, and a contractor is nothing else."""
+
+    PROVIDER = "provider"  # 提供部门: catalogues resources
+    CONSUMER = "consumer"  # 使用部门: asks for grants
+    AUTHORITY = "authority"  # 政务数据共享主管部门
+    CONTRACTOR = "contractor"  # 受托方: works for the department above it until its contract ends
+    PUBLIC = "public"  # 企业、公众: what it draws leaves the government

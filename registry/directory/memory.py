@@ -37,6 +37,10 @@ class MemoryDepartments(DepartmentStore):
             self._history[department.id] = [*versions, (at, department)]
 
     @override
+    def lock_hierarchy(self, work: UnitOfWork) -> None:
+        """Do nothing: the twin's units of work follow each other."""
+
+    @override
     def get(self, reader: Reader, department_id: str) -> Department | None:
         with self._lock:
             versions = self._history.get(department_id)

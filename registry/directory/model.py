@@ -14,10 +14,11 @@ obeys the State Council's regulation on sharing government data (decree 809):
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from registry.avro.field_rules import Rule, Verdict
-from registry.directory.government_level import GovernmentLevel
+from registry.directory.government_level import DepartmentKind, GovernmentLevel
 from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -25,6 +26,7 @@ from schemas.names import Topic
 __all__ = [
     "CatalogueEntry",
     "Department",
+    "DepartmentKind",
     "DepartmentStatus",
     "EntryState",
     "GovernmentLevel",
@@ -40,6 +42,7 @@ _STEP = re.compile(r"([1-9]\d{0,3})([smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST_STEP = 31 * 86_400  # seconds
 _MAX_DAYS = 36_500
+_ALONE = frozenset({DepartmentKind.CONTRACTOR, DepartmentKind.PUBLIC})
 _MAX_TEXT = 2000  # characters of a title, a condition or a reason
 
 
@@ -78,9 +81,17 @@ class Department:
         division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.
         zone: network zone; always "default" for now.
         successor: id of the department that took over, for a merged one.
+        parent: id of the department above it (`registry.directory.hierarchy`); of a contractor, of the one that
+            commissioned it; None = the top of a tree.
+        kinds: what it does in the pool, each once; a department of before this field provides and consumes.
+        contract_ends: when the contract of a contractor ends, aware; from then on nobody acts for it.
+        office_head, office_deputy: accounts of the head of its sharing office (共享工作机构, decree 809, Art. 11)
+            and of the deputy; empty = not named.
+        security_officer: account of its security officer; empty = not named.
 
     Raises:
-        InvalidError: NAME_INVALID, for a malformed code or name.
+        InvalidError: NAME_INVALID, for a malformed code or name; REQUEST_INVALID, for kinds that do not go together, a
+            contractor without a department above it or an end, or an end for another.
     """
 
     id: str
@@ -93,6 +104,12 @@ class Department:
     zone: str = "default"
     status: DepartmentStatus = DepartmentStatus.ACTIVE
     successor: str | None = None
+    parent: str | None = None
+    kinds: tuple[DepartmentKind, ...] = (DepartmentKind.PROVIDER, DepartmentKind.CONSUMER)
+    contract_ends: datetime | None = None
+    office_head: str = ""
+    office_deputy: str = ""
+    security_officer: str = ""
 
     def __post_init__(self) -> None:
         if not is_uscc(self.uscc):
@@ -112,6 +129,33 @@ class Department:
             raise InvalidError(
                 Reason.REQUEST_INVALID, "a merged department, and only a merged one, names its successor"
             )
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        kinds = {*self.kinds}
+        if not kinds or len(kinds) != len(self.kinds) or (kinds & _ALONE and len(kinds) > 1):
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the kinds {', '.join(self.kinds) or 'none'}; expected at least one, each once, and contractor "
+                "and public each alone",
+            )
+        if self.is_contractor and (self.parent is None or self.contract_ends is None):
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                "got a contractor without the department that commissioned it, or without an end of its contract; "
+                "state both (decree 809, Art. 36)",
+            )
+        if self.contract_ends is not None and (not self.is_contractor or self.contract_ends.utcoffset() is None):
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                "got the end of a contract for a department that is no contractor, or without an offset from UTC; "
+                "expected an aware time, for a contractor alone",
+            )
+
+    @property
+    def is_contractor(self) -> bool:
+        """Whether it works for the department above it under a contract (受托方)."""
+        return DepartmentKind.CONTRACTOR in self.kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,10 @@ class DepartmentStore(Protocol):
         """
         ...
 
+    def lock_hierarchy(self, work: UnitOfWork) -> None:
+        """Let one transaction at a time decide on who is above whom; the others wait until it ends."""
+        ...
+
     def get(self, reader: Reader, department_id: str) -> Department | None:
         """Return the current version."""
         ...

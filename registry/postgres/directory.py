@@ -20,6 +20,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.model import (
     CatalogueEntry,
     Department,
+    DepartmentKind,
     DepartmentStatus,
     EntryState,
     GovernmentLevel,
@@ -36,6 +37,7 @@ __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 
 _DEPARTMENTS_AFTER = sa.text("SELECT * FROM registry_department WHERE id > :after ORDER BY id LIMIT :most")
+_LOCK_HIERARCHY = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('registry_department.parent', 0))")
 _ENTRIES_AFTER = sa.text(
     "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major) ORDER BY name, major LIMIT :most"
 )
@@ -53,7 +55,8 @@ class PostgresDepartments(DepartmentStore):
 
     @override
     def save(self, work: UnitOfWork, value: Department, at: datetime) -> None:
-        body = json.dumps(asdict(value), ensure_ascii=False)
+        ends = None if value.contract_ends is None else value.contract_ends.isoformat()
+        body = json.dumps(asdict(value) | {"contract_ends": ends}, ensure_ascii=False)
         columns = {"version": value.version, "uscc": value.uscc, "body": body}
         connection = connection_of(work)
         taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
@@ -78,6 +81,10 @@ class PostgresDepartments(DepartmentStore):
                 raise stale_version("department", value.version - 1)
         version = {"id": value.id, "version": value.version, "body": body, "at": at}
         self._tags.insert(work, department_version, version)
+
+    @override
+    def lock_hierarchy(self, work: UnitOfWork) -> None:
+        connection_of(work).execute(_LOCK_HIERARCHY)
 
     @override
     def get(self, reader: Reader, department_id: str) -> Department | None:
@@ -206,6 +213,10 @@ def _department(body: str) -> Department:
     values: dict[str, Any] = json.loads(body)
     values["level"] = GovernmentLevel(values["level"])
     values["status"] = DepartmentStatus(values["status"])
+    if "kinds" in values:  # a department of an earlier version has none of the members that came later
+        values["kinds"] = tuple(map(DepartmentKind, values["kinds"]))
+    if values.get("contract_ends") is not None:
+        values["contract_ends"] = datetime.fromisoformat(values["contract_ends"])
     return Department(**values)
 
 

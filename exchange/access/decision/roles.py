@@ -40,6 +40,7 @@ class Standing(StrEnum):
     ACTIVE = "active"
     REVOKED = "revoked"
     DEPARTMENT_INACTIVE = "department_inactive"
+    CONTRACT_ENDED = "contract_ended"
 
 
 class Scope(StrEnum):
@@ -373,6 +374,8 @@ def refuse_standing(actor: Actor | None, standing: Standing | None) -> Deny:
         return Deny(Reason.NO_IDENTITY, "the caller has not proved who it is; present a certificate or a token")
     if standing is Standing.REVOKED:
         return Deny(Reason.CERTIFICATE_REVOKED, "the certificate or account has been revoked; enrol again")
+    if standing is Standing.CONTRACT_ENDED:
+        return Deny(Reason.CONTRACT_ENDED, "the contract has ended; ask the department that commissioned it")
     return Deny(Reason.DEPARTMENT_INACTIVE, "the department is no longer active; ask the data authority")
 
 

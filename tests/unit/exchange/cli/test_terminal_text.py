@@ -60,12 +60,13 @@ def _document() -> dict[str, Any]:
         "purpose legal_basis case case_rule requested_by approved_by confirmed_by unmasked_reason disclosure_reason "
         "kind subject role staff_number proposed_by decided_by created_by department connector serial revoked_by "
         "revoked_because reason zh en parent case_form ceiling epoch over fingerprint token destroyed last_used "
-        "index proof leaf_hash cursor"
+        "index proof leaf_hash cursor successor zone superior office_head office_deputy security_officer"
     )
     document: dict[str, Any] = dict.fromkeys(columns.split(), _EVIL)
     document |= {
         "version": 1, "fields": [_EVIL], "masks": {_EVIL: "keep_3_4"}, "unmasked": [_EVIL], "withdrawals": True,
         "filter_discloses": [_EVIL], "row_filter": {"op": "eq", "field": _EVIL, "value": _EVIL}, "applied": True,
+        "kinds": [_EVIL], "superiors": [_EVIL], "inferiors": [_EVIL], "officers_in_use": {"office_head": False},
         "releases": 3, "more": [_EVIL], "days": [{"day": _EVIL, "records": 3}],
         "counts": {_EVIL: 3}, "rights": {_EVIL: _EVIL},
         "events": [{"event": _EVIL, "message": _EVIL, "allowed": True, "reason": _EVIL}],
