@@ -157,6 +157,10 @@ class Reason(StrEnum):
     LOG_BEHIND = "log_behind"
     ROW_FORGED = "row_forged"
     RESTORE_UNSETTLED = "restore_unsettled"
+    # the law of sharing: requests and duties
+    CLAUSE_MISSING = "clause_missing"
+    SUPPLEMENT_REPEATED = "supplement_repeated"
+    OUTSIDE_DUTY = "outside_duty"
 
 
 class PoolError(Exception):

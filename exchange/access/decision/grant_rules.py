@@ -9,6 +9,9 @@ This law is written in GRANT_RULES and nowhere else. Two checks read it, one aft
     life cycle  `exchange.access.grants.life_cycle`: may this happen to this version, by this account? On the locked
                 grant, so that a decision on an older version cannot pass.
 
+A renewal is no event of a grant: it is a request of its own (`exchange.requests.life_cycle.renewal_of`), and the grant
+stays as it is until it ends.
+
 A rule without an action is declared and not offered: this version of the pool refuses the event. Its row says what the
 law requires, and is strict where the law says nothing; it must be reviewed before the event is offered.
 
@@ -51,7 +54,6 @@ class Event(StrEnum):
     COMPLETE = "complete"
     CHANGE_SERVICE = "change_service"
     TERMINATE_BY_AGREEMENT = "terminate_by_agreement"
-    RENEW = "renew"
 
 
 class Party(StrEnum):
@@ -160,7 +162,6 @@ _ROWS = (
     GrantRule(_E.COMPLETE,     _S.ACTIVE,      _S.COMPLETED,   _P.CONSUMER,  "Art. 27"),
     GrantRule(_E.CHANGE_SERVICE, _S.ACTIVE,    _S.ACTIVE,      _P.PROVIDER,  "Art. 27"),
     GrantRule(_E.TERMINATE_BY_AGREEMENT, _S.ACTIVE, _S.TERMINATED, _P.PROVIDER, "Art. 27"),
-    GrantRule(_E.RENEW,        _S.ACTIVE,      _S.SUBMITTED,   _P.CONSUMER,  ""),
 )  # fmt: skip
 
 GRANT_RULES: Final[Mapping[Event, GrantRule]] = MappingProxyType({rule.event: rule for rule in _ROWS})
