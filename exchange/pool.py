@@ -9,6 +9,7 @@ grants                    submit, approve, revoke …        exchange/control/gr
 grant_reads               lists, one grant in words        exchange/control/grants/reads.py
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
+catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
 accounts                  accounts, invitations            exchange/control/accounts.py
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
@@ -35,6 +36,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -97,6 +99,7 @@ class Pool:
     grant_permissions: GrantPermissions
     grant_use: GrantUse
     administration: Administration
+    catalogue: CatalogueService
     departments: DepartmentService
     accounts: AccountService
     connectors: ConnectorService

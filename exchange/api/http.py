@@ -40,6 +40,7 @@ from exchange.api.caller import (
     refuse_unknown,
     topic_key,
 )
+from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.directory import departments
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.pool import Pool
@@ -79,14 +80,14 @@ def register_schema(who: Caller, topic: str, body: SchemaBody) -> Document:
 
 @router.post("/catalogue/{topic}/publication", tags=["catalogue"])
 def publish_entry(who: Caller, topic: str) -> Document:
-    """Publish an entry; its topic is made."""
-    return entry_json(who.pool.administration.publish_entry(who.actor, who.call, Topic.parse(topic)))
+    """Publish an entry, one with full metadata after its two reviews; its topic is made."""
+    return entry_json(who.pool.catalogue.publish(who.actor, who.call, Topic.parse(topic)))
 
 
 @router.post("/catalogue/{topic}/archival", tags=["catalogue"])
 def archive_entry(who: Caller, topic: str) -> Document:
-    """Archive an entry: nothing is published or drawn any more."""
-    return entry_json(who.pool.administration.archive_entry(who.actor, who.call, Topic.parse(topic)))
+    """Archive an entry without full metadata: nothing is published or drawn any more."""
+    return entry_json(who.pool.catalogue.archive(who.actor, who.call, Topic.parse(topic)))
 
 
 @router.post("/catalogue/{topic}/history", tags=["catalogue"])
@@ -162,6 +163,7 @@ ROUTERS: Final = (
     router,
     departments.router,
     accounts.router,
+    catalogue_routes.router,
     connectors.router,
     grants.router,
     audit.router,

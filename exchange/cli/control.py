@@ -1,7 +1,7 @@
-"""Commands of the control API: `pool catalogue`, `purposes`, `request`, `grant`.
+"""Commands of the control API: `pool purposes`, `request`, `grant`.
 
-`pool department` is in `exchange.cli.directory.departments`, `pool user`, `connector` and `certificate` are in
-`exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
+`pool catalogue` is in `exchange.cli.catalogue`, `pool department` in `exchange.cli.directory`, `pool user`, `connector`
+and `certificate` are in `exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
 """
 
 from pathlib import Path
@@ -13,8 +13,6 @@ from exchange.cli.grant_text import describe_filter, describe_grant
 from exchange.cli.output import (
     CommandGroup,
     is_damaged,
-    one_of,
-    print_fields,
     print_json,
     print_line,
     print_lines,
@@ -32,6 +30,8 @@ __all__ = [
     "add_to",
     "client",
     "connect",
+    "read_document",
+    "read_text",
 ]
 
 _Data = Annotated[
@@ -48,7 +48,6 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="in words; it goes i
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
     for name, group, text in (
-        ("catalogue", catalogue, "Catalogue of information resources (政务信息资源目录)."),
         ("request", request, "Share requests (共享申请)."),
         ("grant", grant, "Grants (授权): approve, reject, suspend, resume, terminate."),
     ):
@@ -56,7 +55,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("purposes")(purposes)
 
 
-catalogue, request, grant = (typer.Typer(cls=CommandGroup) for _ in range(3))
+request, grant = (typer.Typer(cls=CommandGroup) for _ in range(2))
 
 
 def client(context: typer.Context) -> "AdminClient":
@@ -80,65 +79,14 @@ def connect(
     context.obj = (data, url, token_file, authority)
 
 
-for _group in (catalogue, request, grant):
+for _group in (request, grant):
     _group.callback()(connect)
-
-
-@catalogue.command("draft")
-def catalogue_draft(context: typer.Context, file: Path) -> None:
-    """Draft an entry from a YAML or JSON file."""
-    print_json(client(context).post("/catalogue", _document(file)))
-
-
-@catalogue.command("schema")
-def catalogue_schema(context: typer.Context, topic: str, file: Path) -> None:
-    """Register an Avro schema (.avsc) of a catalogued resource."""
-    print_json(client(context).post(f"/catalogue/{topic}/schemas", {"text": _text(file)}))
-
-
-@catalogue.command("publish")
-def catalogue_publish(context: typer.Context, topic: str) -> None:
-    """Publish an entry, which makes its topic."""
-    print_json(client(context).post(f"/catalogue/{topic}/publication"))
-
-
-@catalogue.command("archive")
-def catalogue_archive(context: typer.Context, topic: str) -> None:
-    """Archive an entry."""
-    print_json(client(context).post(f"/catalogue/{topic}/archival"))
-
-
-@catalogue.command("history")
-def catalogue_history(
-    context: typer.Context,
-    topic: str,
-    keep: Annotated[str, typer.Option(help="all, latest (of each key), or a number of days")],
-) -> None:
-    """Change what a resource keeps (保存期限). A shorter history removes records permanently."""
-    history = {"days": int(keep)} if keep.isdecimal() else keep
-    answer = client(context).post(f"/catalogue/{topic}/history", {"history": history})
-    print_line(f"{topic}: keeps {keep}")
-    if not answer["applied"]:
-        print_line("Kafka does not follow yet: the operator runs `pool broker apply`", err=True)
-
-
-@catalogue.command("list")
-def catalogue_list(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the catalogue."""
-    columns = ("topic", "title", "share_type", "level", "state", "code", "history")
-    print_rows(client(context).list("/catalogue"), columns, as_json=as_json)
-
-
-@catalogue.command("show")
-def catalogue_show(context: typer.Context, topic: str, as_json: JsonOption = False) -> None:
-    """Show an entry of the catalogue."""
-    print_fields(one_of(client(context).list("/catalogue"), "catalogue entry", topic=topic), as_json=as_json)
 
 
 @request.command("submit")
 def request_submit(context: typer.Context, file: Path) -> None:
     """Submit a share request from a YAML or JSON file, and print it with its id."""
-    print_json(client(context).post("/requests", _document(file)))
+    print_json(client(context).post("/requests", read_document(file)))
 
 
 @grant.command("list")
@@ -292,12 +240,17 @@ def purposes(
     print_rows(client(context).list("/purposes"), columns, as_json=as_json)
 
 
-def _document(file: Path) -> dict[str, Any]:
+def read_document(file: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file, its times as ISO 8601 text.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, it cannot be read, with line and column.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        value = YAML(typ="safe").load(_text(file))
+        value = YAML(typ="safe").load(read_text(file))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         position = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
@@ -308,7 +261,12 @@ def _document(file: Path) -> dict[str, Any]:
     return {key: item.isoformat() if hasattr(item, "isoformat") else item for key, item in value.items()}
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, it cannot be read.
+    """
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:

@@ -46,6 +46,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -100,6 +101,7 @@ from exchange.server.schemas_topic import SchemasTopic
 from exchange.server.supervision.clock_check import is_independent
 from exchange.server.supervision.log_watch import LogWatch
 from exchange.server.supervision.startup_retry import retry_until_available
+from registry.catalogue.procedure import Procedure
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import PostgresDatabase, Reader, UnitOfWork, connection_of
@@ -107,6 +109,7 @@ from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.governance.approvals import Approvals
 from registry.postgres.approvals import PostgresApprovals
+from registry.postgres.catalogue_records import PostgresRecords
 from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from registry.postgres.outbox import PostgresOutbox
 from registry.postgres.subjects import PostgresSubjects
@@ -226,6 +229,17 @@ class App:
             attributes=authorization.attributes,
             masks=records.views,
         )
+        services = RegistryServices(registry.departments, registry.catalogue, registry.subjects)
+        administration = Administration(
+            database=storage.database,
+            enforcer=audit.enforcer,
+            attributes=authorization.attributes,
+            registry=services,
+            broker=storage.broker,
+            enrolment=identity.enrolment,
+            now=utc_now,
+            quotas=config.quotas,
+        )
         audit_queries = AuditQueries(
             enforcer=audit.enforcer,
             attributes=authorization.attributes,
@@ -270,13 +284,18 @@ class App:
                 grant_reads=grant_reads,
                 now=utc_now,
             ),
-            administration=Administration(
+            administration=administration,
+            catalogue=CatalogueService(
                 database=storage.database,
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
-                registry=RegistryServices(registry.departments, registry.catalogue, registry.subjects),
+                registry=services,
+                procedure=Procedure(
+                    PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification
+                ),
+                administration=administration,
+                access=authorization.access,
                 broker=storage.broker,
-                enrolment=identity.enrolment,
                 now=utc_now,
                 quotas=config.quotas,
             ),

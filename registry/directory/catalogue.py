@@ -1,13 +1,16 @@
 """Catalogue of information resources (政务信息资源目录): life cycle of entries and the rules of their changes.
 
     draft ──publish──▶ published ──archive──▶ archived
+                       published ⇄ suspended
 
 An entry exists before its schema: once it is a draft, every version registered under its subject must classify
 every field. Publishing checks what is registered, so that a schema from before the draft does not escape the rule. A
 published entry may change its title, its conditions or its level (never below that of its fields), not its provider:
 that is a merger of departments.
 
-No program calls `change` and `history` yet.
+An entry with full metadata has a procedure of reviews above this (`registry.catalogue.procedure`), which calls it.
+
+No program calls `history` yet.
 """
 
 from collections.abc import Callable
@@ -79,7 +82,7 @@ class Catalogue:
         for name in ("provider", "code", "state", "round_times_to"):
             if getattr(entry, name) != getattr(current, name):
                 raise InvalidError(Reason.REQUEST_INVALID, f"got another {name}; expected it as it was")
-        if current.state is EntryState.PUBLISHED and entry.level < current.level:
+        if current.state is not EntryState.DRAFT and entry.level < current.level:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
                 f"got the level {entry.level.name}, below {current.level.name}; the level of a published entry does "
@@ -138,6 +141,55 @@ class Catalogue:
         archived = replace(entry, state=EntryState.ARCHIVED, version=version + 1)
         self._save(work, archived)
         return archived
+
+    def suspend(self, work: UnitOfWork, topic: Topic) -> CatalogueEntry:
+        """Suspend a published entry: nothing is published or drawn until it is resumed.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN.
+            ConflictError: TRANSITION_NOT_ALLOWED, unless it is published; VERSION_CONFLICT.
+        """
+        return self._move(work, topic, EntryState.PUBLISHED, EntryState.SUSPENDED, "suspended")
+
+    def resume(self, work: UnitOfWork, topic: Topic) -> CatalogueEntry:
+        """Resume a suspended entry.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN.
+            ConflictError: TRANSITION_NOT_ALLOWED, unless it is suspended; VERSION_CONFLICT.
+        """
+        return self._move(work, topic, EntryState.SUSPENDED, EntryState.PUBLISHED, "resumed")
+
+    def _move(
+        self, work: UnitOfWork, topic: Topic, source: EntryState, target: EntryState, verb: str
+    ) -> CatalogueEntry:
+        entry = self.get(work, topic)
+        if entry.state is not source:
+            raise _not_allowed(entry, verb)
+        moved = replace(entry, state=target, version=entry.version + 1)
+        self._save(work, moved)
+        return moved
+
+    def next_code(self, work: UnitOfWork, topic: Topic, class_code: str) -> str:
+        """Return the resource code of a new entry of a class: that of its other majors, or the next serial number.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, its other majors are of another class.
+        """
+        entries = self._store.all(work)
+        for other in entries:
+            if other.topic.name == topic.name:
+                if other.code.partition("/")[0] != class_code:
+                    raise InvalidError(
+                        Reason.REQUEST_INVALID,
+                        f"got the class {class_code}; expected that of the resource's other majors, whose code is "
+                        f"{other.code}",
+                    )
+                return other.code
+        serials = [
+            int(code) for prefix, _, code in (one.code.partition("/") for one in entries) if prefix == class_code
+        ]
+        return f"{class_code}/{max(serials, default=0) + 1:06d}"
 
     def get(self, reader: Reader, topic: Topic) -> CatalogueEntry:
         """Return the current version.

@@ -67,6 +67,7 @@ class EntryState(StrEnum):
 
     DRAFT = "draft"
     PUBLISHED = "published"
+    SUSPENDED = "suspended"
     ARCHIVED = "archived"
 
 

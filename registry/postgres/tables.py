@@ -7,6 +7,8 @@ from registry.database.row_tags import derived, hashed, tag_columns, tagged, unt
 __all__ = [
     "approval",
     "catalogue",
+    "catalogue_record",
+    "catalogue_record_version",
     "catalogue_version",
     "department",
     "department_version",
@@ -136,6 +138,34 @@ catalogue_version = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     *tag_columns(),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue.name", "registry_catalogue.major"]),
+    info=tagged("directory"),
+)
+
+catalogue_record = sa.Table(
+    "registry_catalogue_record",
+    metadata,
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    *tag_columns(),
+    sa.Index("registry_catalogue_record_state", "state", "name", "major"),
+    sa.Index("registry_catalogue_record_provider", "provider", "name", "major"),
+    info=tagged("directory"),
+    comment="full metadata of entries, and where each stands in its procedure",
+)
+
+catalogue_record_version = sa.Table(
+    "registry_catalogue_record_version",
+    metadata,
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    *tag_columns(),
+    sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue_record.name", "registry_catalogue_record.major"]),
     info=tagged("directory"),
 )
 

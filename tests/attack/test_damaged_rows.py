@@ -13,6 +13,7 @@ from exchange.server.row_tags import tagged_tables
 from schemas import library
 from schemas.errors import PoolError, Reason
 from schemas.merkle import leaf_hash
+from tests.kit.cases.catalogue import metadata
 from tests.kit.patience import wait_for
 from tests.kit.world.world import World
 
@@ -28,6 +29,12 @@ LISTS = {
     "identity_certificate": ("/certificates", "serial", "serial", "not_after = not_after + interval '1 year'"),
     "identity_proposal": ("/proposals", "id", "id", "person = 'x'"),
     "registry_catalogue": ("/catalogue", "topic", "name || '.v' || major", "body = replace(body, 'G4', 'G1')"),
+    "registry_catalogue_record": (
+        "/catalogue/records",
+        "topic",
+        "name || '.v' || major",
+        "body = replace(body, 'authority_review', 'published')",
+    ),
     "registry_department": ("/departments", "id", "id", "body = replace(body, '330100', '330101')"),
 }
 NO_LIST = {
@@ -39,6 +46,7 @@ NO_LIST = {
     "registry_version": "as registry_schema",
     "registry_department_version": "history of one department",
     "registry_catalogue_version": "history of one entry",
+    "registry_catalogue_record_version": "versions of one record",
 }
 
 
@@ -50,6 +58,11 @@ class Pool:
         self.provider, self.consumer = world.department("公安局"), world.department("人社局")
         for number, topic in enumerate((TOPIC, OTHER), 1):
             self.provider.offer(topic, library.text("population"), code=f"101001/00000{number}", level="G4")
+        for topic in ("firms.v1", "licences.v1"):
+            editor, head = map(self.provider.account, ("catalogue_editor", "sharing_office_head"))
+            editor.post(f"/catalogue/{topic}/metadata", metadata().to_document())
+            editor.post(f"/catalogue/{topic}/submission")
+            head.post(f"/catalogue/{topic}/approval")
         self.consumer.enrol("one")
         self.consumer.enrol("two")
         self.auditor = world.account("watcher", "auditor")

@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 from connectors.config import lint
 from connectors.config.config import ConnectorConfig
 from exchange.api.bodies import EntryBody, RequestBody
+from exchange.api.catalogue.entries import MetadataBody
 from exchange.broker.kafka.acls import parse_acls
 from exchange.config import Config
 from registry.avro.compatibility import Compatibility, find_incompatibilities
+from registry.catalogue.code_lists import code_lists
+from registry.catalogue.metadata_rules import Stage, faults_of
 from registry.cli.main import app as schema_app
 from tests.docs.pages import ROOT, Block, blocks
 
@@ -50,7 +53,10 @@ def test_a_pool_s_configuration_is_read(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", OTHERS, ids=page_of)
 def test_a_document_for_the_control_api_is_one(block: Block) -> None:
     document = YAML(typ="safe").load(block.text)
-    if "purpose" in document:
+    if "metadata" in document:
+        metadata = MetadataBody.model_validate(document["metadata"]).to_metadata().normalized(code_lists())
+        assert faults_of(metadata, code_lists(), Stage.REVIEW) == []
+    elif "purpose" in document:
         assert RequestBody.model_validate(document).to_draft().fields
     else:
         assert EntryBody.model_validate(document).to_entry("d").title

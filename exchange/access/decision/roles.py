@@ -1,7 +1,8 @@
 """Role-based access control for everything but records: standing, roles, and the acts of administration and grants.
 
 RULES says which role may act, and on whose behalf; what is not in it is refused. Its rows for grants are derived from
-`exchange.access.decision.grant_rules`, which the grants' life cycle reads too.
+`exchange.access.decision.grant_rules`, which the grants' life cycle reads too, and those for the procedure of catalogue
+entries from `registry.catalogue.life_cycle`.
 
 FORBIDDEN is a second, independent check: the pairs that no rule may ever allow (an operator neither approves nor reads
 records, an auditor writes nothing). It is written out and derived from nothing, so that a mistake in a rule has no
@@ -17,6 +18,8 @@ from types import MappingProxyType
 from typing import Final
 
 from exchange.access.decision.grant_rules import GRANT_RULES, GrantRule, Party
+from registry.catalogue.life_cycle import RULES as ENTRY_RULES
+from registry.catalogue.life_cycle import rights_of_action
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, Role
 from schemas.errors import Reason
@@ -64,7 +67,17 @@ def _rights(rule: GrantRule) -> Mapping[Role, Scope]:
     return {role: Scope.ANY if role in rule.pool_roles else _SCOPES[rule.party] for role in rule.roles}
 
 
+def _entry_rights(action: Action) -> Mapping[Role, Scope]:
+    """Return the roles of an act on entries: the authority for every department, a department's for its own."""
+    return {role: Scope.ANY if every else Scope.OWN for role, every in rights_of_action(action).items()}
+
+
 _R, _A = Role, Action
+_ON_ENTRIES = frozenset(rule.action for rule in ENTRY_RULES) - {  # these have rows of their own below
+    _A.CATALOGUE_DRAFT,
+    _A.CATALOGUE_PUBLISH,
+    _A.CATALOGUE_ARCHIVE,
+}
 _EVERYONE: Mapping[Role, Scope] = {role: Scope.ANY for role in Role if role is not Role.BOOTSTRAP}
 _WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
 _ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
@@ -188,6 +201,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CLOCK_SETTLE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
+        **{action: _entry_rights(action) for action in _ON_ENTRIES},
     }
 )
 """Who may act, and on whose behalf. An action or a role that is not here is refused."""
@@ -229,6 +243,15 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.APPROVAL_DECIDE,
             _A.CATALOGUE_PUBLISH,
             _A.CATALOGUE_RETAIN,
+            _A.CATALOGUE_SUBMIT,
+            _A.CATALOGUE_APPROVE,
+            _A.CATALOGUE_RETURN,
+            _A.CATALOGUE_CHANGE,
+            _A.CATALOGUE_EXTEND,
+            _A.CATALOGUE_SUSPEND,
+            _A.CATALOGUE_RESUME,
+            _A.CATALOGUE_ANNOUNCE,
+            _A.CATALOGUE_WITHDRAW,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -245,6 +268,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
 """What a role may never do, whatever RULES says."""
 
 _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
+    *(_ON_ENTRIES - {rule.action for rule in ENTRY_RULES if not rule.person}),
     _A.APPROVAL_DECIDE,
     _A.CATALOGUE_RETAIN,
     _A.ERASURE_PROPOSE,

@@ -88,6 +88,12 @@ def _document() -> dict[str, Any]:
         "words": [_EVIL],
         "versions": [{"version": 1, "state": _EVIL, "at": _TIME, "entry": _EVIL}],
     }
+    document |= {
+        "metadata": {"title": _EVIL, "abstract": _EVIL, "share_modes": [_EVIL]}, "in_force": 1, "change": {"on": _EVIL},
+        "notice": {"from_day": _EVIL, "filing": _EVIL, "reason": _EVIL, "consumers": [_EVIL]},
+        "act": {"event": _EVIL, "by": _EVIL, "at": _EVIL, "reason": _EVIL, "entry": _EVIL},
+        "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
+    }  # fmt: skip
     document["entry"] = {
         "id": _EVIL, "at": 0, "action": _EVIL, "decision": "deny", "reason": _EVIL, "purpose": _EVIL, "case": _EVIL,
         "resource": _EVIL, "actor": {"id": _EVIL, "department": _EVIL, "role": _EVIL, "on_behalf_of": _EVIL},

@@ -1,0 +1,147 @@
+"""A catalogue entry's whole life, as its people live it: by command and by HTTP, against a pool as processes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas import library
+from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from tests.kit.cases.catalogue import metadata
+from tests.kit.world.world import Office, World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
+
+TOPIC = "population.v1"
+FILED = {"reason": "职责调整", "filing": "备案〔2026〕1号"}
+
+
+class City:
+    """A pool, a provider with its offices, a consumer."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.provider, self.consumer = world.department("公安局"), world.department("人社局")
+        self.editor, self.head = map(self.provider.account, ("catalogue_editor", "sharing_office_head"))
+
+    def pool(self, office: Office | None, role: str, *words: str, check: bool = True) -> str:
+        """Run `pool catalogue` as an account; return what it prints, errors too."""
+        name = "authority-1" if office is None else f"{role}-{office.id[-6:]}".replace("_", "-")
+        token = self.world.folder / "token"
+        token.write_text(self.world.people.tokens[name])
+        options = ("--data", str(self.world.data), "--token-file", str(token))
+        done = self.world.programs.run("pool", "catalogue", *options, *words, check=check)
+        return done.stdout + done.stderr
+
+    def as_editor(self, *words: str) -> str:
+        return self.pool(self.provider, "catalogue_editor", *words)
+
+    def as_head(self, *words: str) -> str:
+        return self.pool(self.provider, "sharing_office_head", *words)
+
+
+@pytest.fixture(scope="module")
+def city() -> Iterator[City]:
+    with World.start() as world:
+        yield City(world)
+
+
+def refused(reason: Reason, act: Any) -> PoolError:
+    with pytest.raises(PoolError) as caught:
+        act()
+    assert caught.value.reason is reason, caught.value
+    return caught.value
+
+
+def document(folder: Path, **changes: Any) -> Path:
+    path = folder / "entry.json"
+    path.write_text(json.dumps({"topic": TOPIC, "metadata": metadata(**changes).to_document()}, ensure_ascii=False))
+    return path
+
+
+def test_an_entry_lives_from_its_draft_to_its_end(city: City, tmp_path: Path) -> None:
+    faulty = document(tmp_path, title_en="", share_scope="", pia_id="")
+    found = city.pool(city.provider, "catalogue_editor", "check", str(faulty), check=False)
+    assert [line.split("\t")[0] for line in found.splitlines()] == ["title_en", "share_scope", "pia_id"]
+    assert "809 Art. 15" in found
+    city.as_editor("draft", str(document(tmp_path)))
+    shown = city.editor.get(f"/catalogue/records/{TOPIC}")
+    assert (shown["state"], shown["code"], shown["faults"]) == ("draft", "101001/000001", [])
+    assert f"{TOPIC}: dept_review" in city.as_editor("submit", TOPIC)
+    refused(Reason.ROLE_MISSING, lambda: city.editor.post(f"/catalogue/{TOPIC}/approval"))
+    assert TOPIC in city.as_head("records", "--state", "dept_review")
+    assert f"{TOPIC}: authority_review" in city.as_head("approve", TOPIC)
+
+    refused(Reason.SUBJECT_UNKNOWN, lambda: city.world.root.post(f"/catalogue/{TOPIC}/publication"))
+    assert city.editor.get(f"/catalogue/records/{TOPIC}")["state"] == "authority_review", "act and entry are one"
+    city.editor.post(f"/catalogue/{TOPIC}/schemas", {"text": library.text("population")})
+    city.pool(None, "", "publish", TOPIC)
+    assert city.world.root.get("/catalogue")[0]["state"] == "published"
+
+    refused(Reason.TRANSITION_NOT_ALLOWED, lambda: city.world.root.post(f"/catalogue/{TOPIC}/archival"))
+    grant = city.consumer.request(TOPIC, ["full_name"])
+    city.provider.approve(grant)
+    sink = city.consumer.enrol("sink")
+    terms = {"purpose": "eligibility", "case": "STANDING-1"}
+    with city.world.client(sink) as client:
+        assert client.fetch(grant, **terms) is not None
+        city.as_head("suspend", TOPIC, "--filing", FILED["filing"], "--reason", FILED["reason"])
+        with pytest.raises(RefusedError) as caught:
+            client.fetch(grant, **terms)
+        assert caught.value.reason is Reason.RESOURCE_NOT_PUBLISHED
+        city.pool(None, "", "resume", TOPIC, "--reason", "整改完成")
+        assert client.fetch(grant, **terms) is not None
+
+    city.consumer.account("catalogue_editor")
+    assert city.pool(city.consumer, "catalogue_editor", "notices") == ""
+    announce = ("announce", TOPIC, "--from", "2027-01-01", "--filing", FILED["filing"], "--reason", FILED["reason"])
+    assert city.consumer.id in city.as_head(*announce), "who is told"
+    assert TOPIC in city.pool(city.consumer, "catalogue_editor", "notices")
+    assert city.pool(city.provider, "catalogue_editor", "notices") == ""
+    assert f"{TOPIC}: archived" in city.pool(None, "", "retire", TOPIC, "--reason", "职责取消")
+    assert city.world.root.get("/catalogue")[0]["state"] == "archived"
+    acts = [row.split("\t")[1] for row in city.as_editor("versions", TOPIC).splitlines()]
+    assert acts == ["describe", "submit", "approve", "publish", "suspend", "resume", "announce", "retire"]
+
+
+def test_each_act_has_its_entry_and_each_version_names_it(city: City) -> None:
+    versions = city.editor.list(f"/catalogue/records/{TOPIC}/versions")
+    entries = {one["entry"]["id"]: one["entry"] for one in city.world.root.list("/audit/entries", {"resource": TOPIC})}
+    for version in versions:
+        entry = entries[version["act"]["entry"]]
+        assert entry["actor"]["id"] == version["act"]["by"]
+        assert (entry["data"]["event"], entry["data"]["state"]) == (version["act"]["event"], version["state"])
+    denied = [entry for entry in entries.values() if entry.get("reason") == "role_missing"]
+    assert denied, "what is refused is in the log too"
+
+
+def test_who_wrote_or_consented_does_not_publish_under_another_account(city: City) -> None:
+    topic = "firms.v1"
+    people = city.world.people
+    editor = people.account(city.world, "zhang", "catalogue_editor", city.provider.id, staff_number="P-1")
+    head = people.account(city.world, "zhang-2", "sharing_office_head", city.provider.id, staff_number="P-1")
+    editor.post(f"/catalogue/{topic}/metadata", metadata().to_document())
+    editor.post(f"/catalogue/{topic}/submission")
+    refused(Reason.SAME_PERSON, lambda: head.post(f"/catalogue/{topic}/approval"))
+    city.head.post(f"/catalogue/{topic}/approval")
+
+
+def test_a_department_sees_its_own_drafts_and_of_others_what_is_in_force(city: City) -> None:
+    other = city.consumer.account("sharing_office_head")
+    assert other.list("/catalogue/records") == []
+    refused(Reason.NOT_FOUND, lambda: other.get("/catalogue/records/firms.v1"))
+    refused(Reason.NOT_FOUND, lambda: other.get(f"/catalogue/records/{TOPIC}/versions"))
+    assert other.get(f"/catalogue/records/{TOPIC}")["metadata"]["title_en"] == "Natural persons"
+    refused(Reason.OTHER_DEPARTMENT, lambda: other.post("/catalogue/firms.v1/submission"))
+    refused(Reason.OTHER_DEPARTMENT, lambda: other.post("/catalogue/firms.v1/return", {"reason": "x"}))
+
+
+def test_metadata_with_faults_is_refused_element_by_element(city: City) -> None:
+    body = {**metadata().to_document(), "share_scope": "", "level": "G9"}
+    error = refused(Reason.REQUEST_INVALID, lambda: city.editor.post("/catalogue/new.v1/metadata", body))
+    assert isinstance(error, InvalidError)
+    assert error.details.keys() == {"share_scope", "level"}
+    with_number = {**metadata().to_document(), "abstract": "如 11010519491231002X"}
+    refused(Reason.PERSONAL_NUMBER, lambda: city.editor.post("/catalogue/new.v1/metadata", with_number))
