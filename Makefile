@@ -47,8 +47,9 @@ check: setup ## Types, lint, import contracts, generated code
 bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
 	$(BIN)/python -m tests.bench
 
-bench-large: setup kafka ## The same with 1,000,000 records a run, 500,000 rows of the line, 100,000 subjects, 10,000,000 records for memory: hours
+bench-large: setup kafka ## The same with 1,000,000 records a run, 500,000 rows of the line, 100,000 subjects, 10,000,000 records, rows and changes for memory: hours
 	$(BIN)/python -m tests.bench --records 1000000 --line 500000 --subjects 100000 --memory 10000000
+	$(BIN)/python -m tests.bench --only line_memory,line_cdc_memory --line 10000000
 	$(BIN)/python -m tests.bench.searches
 
 load: setup ## Attacks of one department, a minute each, and what they cost the others: a table; fails beyond the bounds

@@ -33,6 +33,7 @@ from connectors.runtime.terminal_output import ProgressReporter, print_error, pr
 from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
+from schemas.process import allocator
 from schemas.reason_texts import Language, environment_language, reason_text
 
 if TYPE_CHECKING:
@@ -176,10 +177,14 @@ def run(
     ] = None,
 ) -> None:
     """Publish and fetch, until stopped."""
+    import pyarrow as pa
+
     from connectors.config.lint import load_config
     from connectors.runtime import service
     from connectors.runtime.assembly import RuntimeContext
 
+    allocator.limit_arenas()  # before there are threads
+    pa.set_memory_pool(pa.system_memory_pool())
     config = load_config(file)
     failpoints.arm(allowed=config.failpoints)
     stop = threading.Event()

@@ -125,7 +125,7 @@ class KeyScan:
         else:
             self._sql.execute("PRAGMA scan.journal_mode = OFF")
             self._sql.execute("PRAGMA scan.synchronous = OFF")
-        self._sql.execute("PRAGMA scan.cache_size = -32000")
+        self._sql.execute("PRAGMA scan.cache_size = -16000")
 
     def _go_on(self) -> bool:
         """Attach the table of an interrupted pass; return False where there is none that may be gone on with."""

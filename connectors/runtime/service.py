@@ -5,7 +5,6 @@ event: each stream finishes the batches in flight, records what was acknowledged
 told what the streams do (`connectors.runtime.reporting`).
 """
 
-import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -23,10 +22,10 @@ from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.passes import Passes
 from connectors.runtime.reporting import Reporter, StreamKey
 from schemas.errors import PoolError, Reason, UnavailableError
+from schemas.process import allocator
 
 __all__ = ["run", "stop_on_signals"]
 
-_COLLECTION_THRESHOLDS = 5_000, 10, 40  # new objects before a garbage collection, and collections before an older one
 _RENEWAL_INTERVAL = 3600.0  # seconds between two checks of the certificate's age
 
 
@@ -51,11 +50,8 @@ def run(
         once: end when what the sources have now is done.
         refresh: renews the certificate when it is time; called before each run of a publication, and every hour.
     """
-    # Batches make thousands of objects, none of them in a cycle. With the interpreter's own threshold of 700 objects
-    # a fifth of the processor time was the collector's.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTION_THRESHOLDS)
+    # With the interpreter's own threshold of 700 objects a fifth of the processor time was the collector's.
+    allocator.freeze_startup_objects()
     with Reporter(config, context.pool.report, context.clock, context.notify) as reporter:
         jobs: list[tuple[list[StreamKey], Callable[[], ExitCode]]] = [
             (

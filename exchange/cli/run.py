@@ -74,17 +74,18 @@ def serve_command(
     """
     import asyncio
 
+    import pyarrow as pa
     import uvloop
 
     from exchange.cli.process_log import log_to_stderr
     from exchange.config import Config
     from exchange.identity.authority import Authority
-    from exchange.server import allocator
     from exchange.server.composition import App
     from exchange.server.initialise import check_server_certificate, renew_server_certificate
     from exchange.server.listeners import serve
     from exchange.server.roles import keys_of
     from schemas import failpoints
+    from schemas.process import allocator
 
     log_to_stderr()
     if dev:
@@ -100,6 +101,7 @@ def serve_command(
     _require_loopback(config)
     failpoints.arm(allowed=config.failpoints)
     allocator.limit_arenas()
+    pa.set_memory_pool(pa.system_memory_pool())
     if "ca/authority.key" in keys_of(roles).files:
         renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     elif "ca/server.key" in keys_of(roles).files:

@@ -50,7 +50,7 @@ from exchange.api.registry.protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
 from exchange.config import with_port
 from exchange.records.traffic.counts import TRAFFIC
-from exchange.server import allocator, background, row_watch
+from exchange.server import background, row_watch
 from exchange.server.clock import utc_now
 from exchange.server.composition import App
 from exchange.server.roles import Role
@@ -60,6 +60,7 @@ from exchange.server.supervision.process_health import supervised
 from exchange.server.supervision.startup_retry import retry_until_available
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
+from schemas.process import allocator
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
 __all__ = ["Role", "serve"]

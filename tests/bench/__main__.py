@@ -126,9 +126,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--subscribers", type=int, default=1_000)
     parser.add_argument("--memory", type=int, default=2_000_000)
-    parser.add_argument(
-        "--only", default="publish,fetch,fetch_filtered,line,line_cdc,snapshot,sink,subscribers,memory,registry"
-    )
+    parser.add_argument("--only", default=_ROWS, help="also line_memory, line_cdc_memory")
     parser.add_argument("--line", type=int, default=50_000, help="rows of the table of the line and its ends")
     parser.add_argument("--subjects", type=int, default=10_000)
     parser.add_argument("--engines", type=int, default=ENGINES, help="engine processes while publishing and fetching")
@@ -145,7 +143,7 @@ def main() -> int:
                 rows.append(_fetch(bench, given.runs))
             if "fetch_filtered" in only:
                 rows.append(_fetch_filtered(bench, given.runs))
-    if {"line", "line_cdc", "snapshot", "sink"} & {*only}:
+    if line.ROWS & {*only}:
         with ExitStack() as stack:
             bench = Bench(stack, given.records, engines=given.engines)
             rows += line.measure(bench, only, given.line, given.runs)

@@ -7,6 +7,9 @@ process without any check, on the same Kafka and the same PostgreSQL (`tests.ben
 `line_cdc` is the same line for changes: the source follows the log of a table into which transactions of 1,000 rows are
 inserted. The clock starts at the first transaction and stops when the last row stands in the target.
 
+`line_memory` and `line_cdc_memory` are one run each of the two, in which the source's memory is looked at: it must not
+grow with the rows.
+
 Two rows measure the ends alone, each in a process of its own: `snapshot` reads the table up to Avro, against COPY of
 the same table to csv; `sink` writes releases of four fields, against COPY of the same values into the same table.
 """
@@ -37,25 +40,32 @@ from tests.kit.world import postgres
 if TYPE_CHECKING:
     from tests.bench.__main__ import Bench
 
+ROWS = frozenset({"line", "line_cdc", "line_memory", "line_cdc_memory", "snapshot", "sink"})
 _BIN = Path(sys.executable).parent
 _TRANSACTION = 1_000  # rows
+_MEMORY_LIMIT = 300  # MB
 _WARM = 1  # pairs of the line that are not counted
 
 
 @dataclass
 class _Run:
-    """One run: seconds, the processor seconds of each process, and the most memory that it had, in MB."""
+    """One run: seconds, the processor seconds of each process, and the most memory that it had, in MB.
+
+    `early` is the most memory of the source when a tenth of the rows had come.
+    """
 
     rows: int
     seconds: float
     processors: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    early: float = 0.0
 
 
 def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Row]:
-    """Measure those of `line`, `line_cdc`, `snapshot` and `sink` that are asked for."""
+    """Measure those of `ROWS` that are asked for."""
     with ExitStack() as stack:
-        server = stack.enter_context(postgres.logical_cluster() if "line_cdc" in only else postgres.cluster())
+        by_log = {"line_cdc", "line_cdc_memory"} & {*only}
+        server = stack.enter_context(postgres.logical_cluster() if by_log else postgres.cluster())
         url = stack.enter_context(postgres.fresh_database(server))
         _tell(f"line: filling a table with {records:,} rows")
         with sa.create_engine(url).begin() as connection:
@@ -70,7 +80,27 @@ def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Ro
             rows.append(_line(bench, url, "line", records, runs))
         if "line_cdc" in only:
             rows.append(_line(bench, url, "line_cdc", records, runs))
+        if "line_memory" in only:
+            rows.append(_memory("line_memory", _ours(bench, url, records, 0)))
+        if "line_cdc_memory" in only:
+            rows.append(_memory("line_cdc_memory", _ours_by_log(bench, url, records, 0)))
         return rows
+
+
+def _memory(what: str, run: _Run) -> Row:
+    """Return the source's memory at the end against that at a tenth of the rows."""
+    return Row(
+        name=f"{what}: the source's most memory at {run.rows:,} rows against {run.rows // 10:,}",
+        ours=run.memory["source"],
+        baseline=run.early,
+        ratio=run.memory["source"] / run.early,
+        unit="MB",
+        spread="one run",
+        notes=(
+            f"limit {_MEMORY_LIMIT} MB; {run.rows / run.seconds:,.0f} rows/s and {_micros(run):.0f} µs of CPU a row; "
+            "most memory: " + ", ".join(f"{name} {value:,.0f} MB" for name, value in run.memory.items())
+        ),
+    )
 
 
 def _line(bench: "Bench", url: sa.URL, what: str, records: int, runs: int) -> Row:
@@ -120,13 +150,13 @@ def _ours(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
         before = _processors(bench, url)
         started = time.perf_counter()
         with _connector(source, "--once") as publishing:
-            memory = _watch(url, table, records, publishing, drawing)
+            memory, early = _watch(url, table, records, publishing, drawing)
             seconds = time.perf_counter() - started
             publishing.wait()
         after = _processors(bench, url)
     used = {"source": publishing.processor, "sink": drawing.processor}
     used |= {name: after[name] - before[name] for name in after}
-    return _Run(rows=records, seconds=seconds, processors=used, memory=memory)
+    return _Run(rows=records, seconds=seconds, processors=used, memory=memory, early=early)
 
 
 def _ours_by_log(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
@@ -158,14 +188,14 @@ def _ours_by_log(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run
         started = time.perf_counter()
         writing = threading.Thread(target=_write, args=(engine, changed, columns, records // _TRANSACTION))
         writing.start()
-        memory = _watch(url, table, records, publishing, drawing)
+        memory, early = _watch(url, table, records, publishing, drawing)
         seconds = time.perf_counter() - started
         writing.join()
         after, own = _processors(bench, url), publishing.used() + drawing.used() - own
     subprocess.run([str(_BIN / "pool-connect"), "teardown", str(source)], capture_output=True, check=True)
     engine.dispose()
     used = {"connectors": own} | {name: after[name] - before[name] for name in after}
-    return _Run(rows=records, seconds=seconds, processors=used, memory=memory)
+    return _Run(rows=records, seconds=seconds, processors=used, memory=memory, early=early)
 
 
 def _write(engine: sa.Engine, table: str, columns: str, transactions: int) -> None:
@@ -274,9 +304,11 @@ def _connector(config: Path, *arguments: str) -> Iterator[_Connector]:
         running.stop()
 
 
-def _watch(url: sa.URL, table: str, records: int, publishing: _Connector, drawing: _Connector) -> dict[str, float]:
-    """Wait until the target has all rows; return the most memory of both connectors."""
-    memory = {"source": 0.0, "sink": 0.0}
+def _watch(
+    url: sa.URL, table: str, records: int, publishing: _Connector, drawing: _Connector
+) -> tuple[dict[str, float], float]:
+    """Wait until the target has all rows; return the most memory of both, and the source's at a tenth of the rows."""
+    memory, early = {"source": 0.0, "sink": 0.0}, 0.0
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     pause, counted_at = 0.05, 0.0
     with engine.connect() as connection:
@@ -287,6 +319,8 @@ def _watch(url: sa.URL, table: str, records: int, publishing: _Connector, drawin
                 counted_at = time.perf_counter()
                 count = connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one()
                 pause = max(0.05, 20 * (time.perf_counter() - counted_at))  # counting may take 5 % of a core
+                if not early and count >= records // 10:
+                    early = memory["source"]
                 if count == records:
                     break
             for process in (publishing, drawing):
@@ -296,7 +330,7 @@ def _watch(url: sa.URL, table: str, records: int, publishing: _Connector, drawin
                 raise RuntimeError("the sink has ended before its time")
             time.sleep(0.02)
     engine.dispose()
-    return memory
+    return memory, early
 
 
 def _wait_for_table(url: sa.URL, table: str) -> None:

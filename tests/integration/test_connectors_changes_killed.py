@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.kit.patience import wait_for
 from tests.kit.share import count, random_of
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, publish_changes
 from tests.kit.world import postgres
@@ -81,4 +82,27 @@ def test_killed_anywhere_each_change_is_published_once(tables: ChangingTables) -
     assert [version for version in sent if version in later] == committed[by_log:], (
         "a version is missing, or out of order"
     )
+    assert slots(tables.url) == [SLOT]
+
+
+@pytest.mark.parametrize("call", [7, 9])
+def test_killed_in_the_snapshot_it_begins_again_and_sends_the_rest(tables: ChangingTables, call: int) -> None:
+    execute(tables.url, "INSERT INTO item SELECT n, 'n', n FROM generate_series(1, 60) n")
+    server = TwinServer(tables.twin, tables.folder, tables.twin.client("d-1", "changes", tables.key))
+    arguments = (str(tables.folder), tables.url.render_as_string(hide_password=False), tables.key.private_bytes_raw())
+    try:
+        assert server.run(publish_changes, *arguments, killer=Killer(at_call=call)) == KILLED
+        acknowledged = len(tables.twin.records("item.v1"))
+        assert 0 < acknowledged < 60
+        assert slots(tables.url) == []
+        everything = "SELECT slot_name FROM pg_replication_slots"
+        wait_for(lambda: not query(tables.url, everything), "the temporary slot ends")
+        execute(tables.url, "UPDATE item SET amount = 0 WHERE id = 60", "DELETE FROM item WHERE id = 1")
+        assert server.run(publish_changes, *arguments) == 0
+    finally:
+        server.close()
+    rows = query(tables.url, "SELECT id, amount FROM item")
+    assert {key: record["amount"] for key, record in tables.state().items()} == {str(key): n for key, n in rows}
+    sent = [(each.value["id"], each.value["amount"]) for each in tables.twin.records("item.v1") if each.value]
+    assert len(sent) == len(set(sent))
     assert slots(tables.url) == [SLOT]

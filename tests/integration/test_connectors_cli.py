@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,7 @@ from connectors import cli
 from connectors.runtime.exit_codes import ExitCode
 from exchange.demo.people import persons
 from schemas.errors import Reason, UnavailableError
+from schemas.process import allocator
 from tests.kit.patience import PATIENCE
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, command
 from tests.kit.world.department import SCHEMA, TOPIC, Department, row, rows
@@ -149,6 +151,17 @@ def test_run_publishes_and_prints_the_balance(program: Program, department: Depa
     assert len(department.state()) == 99
     assert program("run", "c.yaml", "--once")[0] == ExitCode.OK
     assert len(department.twin.records(TOPIC)) == 99
+
+
+def test_run_limits_its_heaps_before_it_has_threads(
+    program: Program, department: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(allocator, "limit_arenas", lambda: threads.append(threading.active_count()))
+    before = threading.active_count()
+    department.put(rows(1))
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.OK
+    assert threads == [before]
 
 
 def test_status_tells_how_far_each_stream_is_without_the_pool(program: Program, department: Department) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from connectors.port import ChangeBatch, ChangeOperation, ChangeRequest, RowChunk, TableChanges, TransactionSpan
-from connectors.sources.postgres.json_rows import JsonRows
+from connectors.sources.postgres.json_rows import JsonColumns
 from connectors.sources.postgres.pgoutput import (
     UNCHANGED,
     Begin,
@@ -310,14 +310,15 @@ def _append(buffer: _Buffer, operation: ChangeOperation, row: list[Cell]) -> Non
 
 def _changes(table: str, buffer: _Buffer) -> TableChanges:
     names = [column.name for column in buffer.shape.relation.columns]
-    columns = list(zip(*buffer.rows, strict=True))
+    # Several batches wait for the pool at a time: as columns they take a tenth of the memory of rows of Python texts.
+    columns = [pa.array(column, pa.string()) for column in zip(*buffer.rows, strict=True)]
     return TableChanges(
         table=table,
         columns=names,
         rows=RowChunk(
-            columns={names[at]: pa.array(columns[at], pa.string()) for at in buffer.shape.needed},
+            columns={names[at]: columns[at] for at in buffer.shape.needed},
             lines=buffer.lines,
-            originals=JsonRows(names, buffer.rows),
+            originals=JsonColumns(names, columns),
         ),
         operations=bytes(buffer.operations),
         spans=buffer.spans,

@@ -13,7 +13,7 @@ from typing_extensions import override
 from connectors.port import ChangePosition, Portion, Replaces, RowChunk, Snapshot
 from connectors.sources.postgres.catalogue import TableFacts
 from connectors.sources.postgres.connection import quote, translate_errors
-from connectors.sources.postgres.json_rows import JsonRows
+from connectors.sources.postgres.json_rows import JsonColumns
 
 __all__ = ["PostgresSnapshot", "TableSnapshot"]
 
@@ -67,11 +67,11 @@ class TableSnapshot(Portion):
         ):
             cursor.execute(statement)
             while rows := cursor.fetchmany(_CHUNK):
-                cells = list(zip(*rows, strict=True))
+                cells = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
                 yield RowChunk(
-                    columns={name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)},
+                    columns=dict(zip(names, cells, strict=True)),
                     lines=range(read + 1, read + len(rows) + 1),
-                    originals=JsonRows(names, rows) if columns is None else [],
+                    originals=JsonColumns(names, cells) if columns is None else [],
                 )
                 read += len(rows)
 

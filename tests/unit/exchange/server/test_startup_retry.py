@@ -15,11 +15,11 @@ from sqlalchemy import exc as sa_exc
 from structlog.testing import capture_logs
 
 from exchange.config import Limits
-from exchange.server import allocator
 from exchange.server.listeners import Role, serve
 from exchange.server.supervision.startup_retry import retry_until_available
 from registry.database.errors import unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
+from schemas.process import allocator
 
 
 def watched() -> dict[str, Any]:

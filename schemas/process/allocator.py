@@ -4,12 +4,13 @@ glibc does not return what was freed: it has eight arenas a core, each as large 
 buffer was freed, the next ones of its size are allocated in those arenas too, between small ones that stay. Batches of
 some hundred kilobytes that thirty threads free in turn thus fragment the arenas. Here large buffers are mappings of
 their own (mmap), which are returned when they are freed, and the small ones share two arenas.
+
+Gateway and connector both do so when they start. Arrow has an allocator of its own, with heaps by thread: a process
+that uses Arrow also sets its memory pool to the system's.
 """
 
 import ctypes
 import gc
-
-import pyarrow as pa
 
 __all__ = ["freeze_startup_objects", "limit_arenas"]
 
@@ -32,7 +33,6 @@ def limit_arenas() -> None:
     # Set explicitly, they no longer adapt to what is freed.
     mallopt(_MMAP_THRESHOLD, _MMAP_SIZE)
     mallopt(_TRIM_THRESHOLD, 2 * _MMAP_SIZE)
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool has heaps by thread
 
 
 def freeze_startup_objects() -> None:
