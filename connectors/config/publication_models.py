@@ -189,7 +189,7 @@ class PublishConfig(StrictModel):
     cursor_set_by: Literal["database", "application"] = "database"
     cursor_timezone: TimeZone = ""
     overlap: Duration = 1800.0
-    on_delete: Literal["retract", "end"] = "retract"
+    on_delete: Literal["retract", "end"] | None = None
     toast: Literal["require_full", "reread"] = "require_full"
     schedule: ScheduleConfig | None = None
     request: RequestConfig | None = None

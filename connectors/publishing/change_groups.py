@@ -73,8 +73,14 @@ class ChangeGroups:
         Raises:
             InvalidError: CONTRACT_BROKEN, when the table's columns do not fit; QUARANTINE_LIMIT.
         """
-        records, unchanged, rejects = self._records(changes)
+        records, unchanged, rejects, outcomes = self._records(changes)
+        portion, quarantine = self.counters.run.portion, self.counters.quarantine
+        # What was set aside of a key is overtaken by its next change, in this batch as well.
+        quarantine.close_changed(portion, list({key for key, _ in outcomes}))
         self.counters.count_read(len(changes), unchanged, rejects)
+        originals = changes.rows.originals
+        quarantine.add_keys(portion, [(key, originals[row]) for key, row in outcomes if row is not None])
+        quarantine.close_changed(portion, [key for key, row in dict(outcomes).items() if row is None])
         self._unacknowledged.append((changes, records))
         yield from self._pack(changes, records)
 
@@ -99,18 +105,22 @@ class ChangeGroups:
         for record in records:
             if self._built.get(record.key) is not None:
                 self._built[record.key] = _UNKNOWN
+        found = [originals.get(id(record), record.key) for record in records]
         self.counters.count_refused(
-            records,
-            [
-                replace(reject, original=originals.get(id(record), record.key))
-                for record, reject in zip(records, rejects, strict=True)
-            ],
+            records, [replace(reject, original=original) for original, reject in zip(found, rejects, strict=True)]
         )
+        keys = [record.key for record in records]
+        self.counters.quarantine.add_keys(self.counters.run.portion, list(zip(keys, found, strict=True)))
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def _records(self, changes: TableChanges) -> tuple[list[_Record], int, list[Reject]]:
-        """Return a record or None for each row, the number of unchanged rows, and the rejects."""
+    def _records(
+        self, changes: TableChanges
+    ) -> tuple[list[_Record], int, list[Reject], list[tuple[bytes, int | None]]]:
+        """Return a record or None for each row, the number of unchanged rows, the rejects, and each key's outcomes.
+
+        An outcome is the row that was rejected, or None; those of a key stand in the order of its changes.
+        """
         bound = self._bind(tuple(changes.columns))
         chunk, operations = changes.rows, changes.operations
         keys = bound.keys(chunk)
@@ -126,10 +136,14 @@ class ChangeGroups:
         records: list[_Record] = [None] * len(changes)
         ended_at = self._ended_at(changes.spans)
         unchanged = 0
+        outcomes: list[tuple[bytes, int | None]] = []
         for row, key in enumerate(keys):
             datum = datums.get(row)
-            if operations[row] == ChangeOperation.UPSERT and datum is None and row not in changes.superseded:
-                continue  # rejected
+            rejected = operations[row] == ChangeOperation.UPSERT and datum is None and row not in changes.superseded
+            if key is not None:
+                outcomes.append((key, row if rejected else None))
+            if rejected:
+                continue
             before = None if key is None else self._built.get(key, published.get(key))
             digest = b"" if datum is None else self._encoder.digest(datum)
             if (
@@ -148,7 +162,7 @@ class ChangeGroups:
             records[row] = OutboundRecord(
                 mark, key, value, digest, chunk.lines[row], b"", 0 if digest else ended_at[row]
             )
-        return records, unchanged, rejects
+        return records, unchanged, rejects, outcomes
 
     def _encode(
         self, bound: BoundMapping, chunk: RowChunk, upserts: list[int]

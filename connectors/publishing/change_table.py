@@ -72,7 +72,7 @@ class ChangeTable:
             ledger=self.ledger,
             counters=counters,
             position=self.position,
-            ends=self.publication.on_delete == "end",
+            ends=self.session.ends,
             batch_rows=self.session.batch_rows,
             batch_bytes=self.limits.batch_bytes,
         )

@@ -30,7 +30,7 @@ from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup
 from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.retry import Backoff, is_retryable
 from connectors.state.ledger import LaneCheckpoint, Ledger
-from exchange.client.messages import BatchRefusedError
+from exchange.client.messages import BatchRefusedError, LaneHead
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
 from schemas.errors import (
@@ -42,7 +42,7 @@ from schemas.errors import (
     RefusedError,
     UnavailableError,
 )
-from schemas.names import ConnectorId, Topic
+from schemas.names import ConnectorId
 from schemas.names import Lane as LaneName
 from schemas.record import NO_ROOT
 
@@ -76,6 +76,7 @@ class LaneSession:
         recovered: that position, where the ledger was lost and nothing was published since; else empty.
         recovered_at: sequence number of that batch.
         batch_rows: limit of a batch.
+        ends: a row that is gone ends the validity of its record, and does not retract it.
     """
 
     outbox: Outbox
@@ -88,6 +89,7 @@ class LaneSession:
     recovered: bytes
     recovered_at: int
     batch_rows: int
+    ends: bool
 
 
 class _SetBackError(UnavailableError):
@@ -159,7 +161,9 @@ class Lane:
             unknown_columns=self.publication.unknown_columns,
         )
         earlier = earlier_schemas(self.ledger.meta, schema_id)
-        head, recovered = self._reconcile_checkpoint(topic)
+        lane_head = self.pool.resume(topic)
+        on_delete = self._on_delete(lane_head)
+        head, recovered = self._reconcile_checkpoint(lane_head)
         self.ledger.set_meta(
             lane=owner,
             receipt_key=key,
@@ -179,11 +183,26 @@ class Lane:
             recovered=recovered,
             recovered_at=self._recovered_at,
             batch_rows=min(self.limits.batch_rows, hello.max_batch_records),
+            ends=on_delete == "end",
         )
 
-    def _reconcile_checkpoint(self, topic: Topic) -> tuple[bytes, bytes]:
+    def _on_delete(self, head: LaneHead) -> str:
+        """Return what becomes of the record of a row that is gone: what the configuration states, or did once.
+
+        Where none states it, records end where the resource keeps history, and else are retracted. A lane that has
+        batches goes on as it began: before this was decided by the resource, every void was a retraction.
+        """
+        stated = self.publication.on_delete or self.ledger.meta("on_delete")
+        chosen = stated or ("end" if head.keeps_history and not head.sequence else "retract")
+        if not stated:
+            what = "ends, and stays in the history" if chosen == "end" else "is retracted"
+            self._notify(f"the record of a row that is gone {what}; `on_delete` states it otherwise")
+        self.ledger.set_meta(on_delete=chosen)
+        return chosen
+
+    def _reconcile_checkpoint(self, head: LaneHead) -> tuple[bytes, bytes]:
         """Compare the ledger with the lane at the pool; return `LaneSession.head` and `LaneSession.recovered`."""
-        head, own = self.pool.resume(topic), self.ledger.checkpoint()
+        own = self.ledger.checkpoint()
         root = head.root or NO_ROOT
         known = {(each.sequence, each.root) for each in self.ledger.outbox()}
         if own is not None:

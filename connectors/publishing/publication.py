@@ -49,7 +49,7 @@ class Publication:
     null_values: tuple[str, ...] = ()
     unknown_columns: str = "stop"
     on_duplicate: str = "quarantine"  # or "last"
-    on_delete: str = "retract"  # or "end": see `OutboundRecord`
+    on_delete: str = ""  # "retract", "end" (see `OutboundRecord`), or what fits the resource: see `Lane.open`
     source_format: str = ""  # all else that changes what a row means: encoding, delimiter, header
 
     def fingerprint(self, semantic_hash: bytes) -> bytes:

@@ -169,7 +169,8 @@ class Publisher:
                 self.ledger.set_meta(voids_held=str(voids))
             else:
                 self.ledger.set_meta(voids_held="0")
-                self._lane.send(session.outbox, self._voids(key_scan, second_pass.end_position(), scope), counters)
+                voids_of_pass = self._voids(key_scan, second_pass.end_position(), scope, ends=session.ends)
+                self._lane.send(session.outbox, voids_of_pass, counters)
             counters.finish("stopped" if self._stop.is_set() else "done")
             key_scan.finished = counters.run.outcome == "done"
             return key_scan.reached.first_run
@@ -210,12 +211,12 @@ class Publisher:
             )
         return missing
 
-    def _voids(self, key_scan: KeyScan, position: SourcePosition, scope: int) -> Iterator[RecordGroup]:
+    def _voids(self, key_scan: KeyScan, position: SourcePosition, scope: int, *, ends: bool) -> Iterator[RecordGroup]:
         checkpoint = self.ledger.checkpoint()
         complete = checkpoint is not None and checkpoint.complete
         mark = mark_of(Operation.VOID, published=True, complete=complete)
         # When a missing row was deleted is not known; it is no longer valid now.
-        ended_at = int(self._clock().timestamp() * 1e6) if self.publication.on_delete == "end" else 0
+        ended_at = int(self._clock().timestamp() * 1e6) if ends else 0
         for keys in key_scan.missing_keys():
             if self._stop.is_set():
                 return

@@ -55,7 +55,7 @@ class RunCounters:
         self.run = run
         self._deletes_are_rows = deletes_are_rows
         self._progress = progress
-        self._quarantine = quarantine
+        self.quarantine = quarantine
         self._share = share
 
     def count_read(self, rows: int, unchanged: int, rejects: Sequence[Reject]) -> None:
@@ -64,7 +64,7 @@ class RunCounters:
         Raises:
             InvalidError: QUARANTINE_LIMIT.
         """
-        self._quarantine.add(self.run.portion, self.run.id, rejects)
+        self.quarantine.add(self.run.portion, self.run.id, rejects)
         run = self.run
         self.run = replace(
             run,
@@ -84,7 +84,7 @@ class RunCounters:
     def count_refused(self, records: Sequence[OutboundRecord], rejects: Sequence[Reject]) -> None:
         """Count rows that the pool refused."""
         del records  # the rejects name their rows
-        self._quarantine.add(self.run.portion, self.run.id, rejects)
+        self.quarantine.add(self.run.portion, self.run.id, rejects)
         self.run = replace(self.run, quarantined=self.run.quarantined + len(rejects))
 
     def finish(self, outcome: str) -> None:

@@ -92,7 +92,7 @@ def publication(config: PublishConfig) -> Publication:
         null_values=file_format.null_values,
         unknown_columns=config.unknown_columns,
         on_duplicate=config.on_duplicate,
-        on_delete=config.on_delete,
+        on_delete=config.on_delete or "",
         source_format=f"{file_format.stated()} {config.replaces}{request}",
     )
 

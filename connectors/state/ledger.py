@@ -12,6 +12,7 @@
                 (`exchange.client.receipts`) with the key that the pool named, `receipt_key` in meta
     files       contents that were published or quarantined (`connectors.sources.drop_folder`)
     quarantine  rows with reason, line and original bytes (`connectors.state.quarantine`)
+    quarantine_keys       keys of those of its entries that a later change of the key closes
     runs        the balance of each portion: rows read = published + quarantined + unchanged
 
 The receipt of a batch and what it changes (checkpoint, outbox, keys) are one transaction. The file can be lost: the
@@ -77,6 +78,8 @@ CREATE TABLE IF NOT EXISTS voided (key BLOB PRIMARY KEY, scope INTEGER NOT NULL,
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tracked (one INTEGER PRIMARY KEY CHECK (one = 1), first INTEGER NOT NULL,
     last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS quarantine_keys (entry INTEGER PRIMARY KEY, key BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS quarantine_keys_by_key ON quarantine_keys (key);
 CREATE TABLE IF NOT EXISTS lost_receipts AS SELECT * FROM receipts WHERE 0;
 """
 

@@ -2,7 +2,8 @@
 
 A row is identified by its portion, its line and the digest of its bytes, so reading a file again does not add a second
 entry; it counts an attempt. When a portion is read to its end and a row of an earlier pass is not in it any more,
-or is good now, its entry is closed. Closed entries are kept until they are older than `keep`.
+or is good now, its entry is closed; so is that of a changed row when a later change of its key is good. Closed entries
+are kept until they are older than `keep`.
 """
 
 import csv
@@ -29,6 +30,7 @@ __all__ = [
 
 KEY_SIZE = 16
 """Bytes of a record key, with which the original of a record begins that a target rejected."""
+_MAX_PARAMETERS = 5_000  # of one IN list
 OVERTAKEN_SINCE = "overtaken_since"
 """Name in the ledger: from when on `close_overtaken` was called for each release, ISO 8601."""
 
@@ -85,7 +87,7 @@ class Quarantine:
                         each.field,
                         each.message,
                         each.original,
-                        hashlib.sha256(each.original).digest()[:16],
+                        _digest(each.original),
                         now,
                         now,
                         run,
@@ -111,8 +113,38 @@ class Quarantine:
             latest = dict(zip(keys, recorded_at, strict=True))
             self.close([row[0] for row in rows if latest.get(row[1], -1) >= row[2]])
 
+    def add_keys(self, portion: str, keys: Sequence[tuple[bytes, bytes]]) -> None:
+        """Note the keys of entries, by their originals: a later change of the key closes them."""
+        with self._ledger.transaction() as sql:
+            sql.executemany(
+                "INSERT OR REPLACE INTO quarantine_keys SELECT id, ? FROM quarantine WHERE portion = ? AND digest = ? "
+                "AND open",
+                [(key, portion, _digest(original)) for key, original in keys],
+            )
+
+    def close_changed(self, portion: str, keys: Sequence[bytes]) -> None:
+        """Close the entries of changes to these keys, of which there is a later one."""
+        found: list[int] = []
+        with self._ledger.lock:
+            sql = self._ledger.sql
+            if not sql.execute("SELECT EXISTS (SELECT 1 FROM quarantine_keys)").fetchone()[0]:
+                return
+            for start in range(0, len(keys), _MAX_PARAMETERS):
+                page = keys[start : start + _MAX_PARAMETERS]
+                found += [
+                    row[0]
+                    for row in sql.execute(
+                        "SELECT id FROM quarantine_keys JOIN quarantine ON entry = id "  # noqa: S608 - our own text
+                        f"WHERE portion = ? AND open AND key IN ({','.join('?' * len(page))})",
+                        (portion, *page),
+                    )
+                ]
+        self.close(found)
+
     def close(self, ids: Sequence[int]) -> None:
         """Close entries."""
+        if not ids:
+            return
         with self._ledger.transaction() as sql:
             sql.executemany("UPDATE quarantine SET open = 0 WHERE id = ?", [(each,) for each in ids])
 
@@ -120,7 +152,9 @@ class Quarantine:
         """Delete closed entries that were last seen longer ago than `keep`; return their number."""
         before = (now - keep).isoformat(timespec="seconds")
         with self._ledger.transaction() as sql:
-            return sql.execute("DELETE FROM quarantine WHERE NOT open AND last_seen < ?", (before,)).rowcount
+            purged = sql.execute("DELETE FROM quarantine WHERE NOT open AND last_seen < ?", (before,)).rowcount
+            sql.execute("DELETE FROM quarantine_keys WHERE entry NOT IN (SELECT id FROM quarantine)")
+            return purged
 
     def file_count(self) -> int:
         """Return the number of files that are quarantined whole."""
@@ -167,6 +201,10 @@ def as_csv(entries: Iterable[QuarantineEntry]) -> Iterator[bytes]:
     for each in entries:
         cells = [str(each.id), each.portion, str(each.line), each.code.value, each.field, each.message]
         yield _line([*cells, each.first_seen, original_text(each.original)])
+
+
+def _digest(original: bytes) -> bytes:
+    return hashlib.sha256(original).digest()[:16]
 
 
 def _line(cells: Sequence[str]) -> bytes:

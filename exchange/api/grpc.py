@@ -114,10 +114,13 @@ class ExchangeServicer(stubs.ExchangeServicer):
         """Return a lane's last receipt."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.ResumeReply:
-            receipt = self._pool.recovery.resume(actor, call, Topic.parse(request.topic))
+            topic = Topic.parse(request.topic)
+            receipt = self._pool.recovery.resume(actor, call, topic)
+            keeps_history = self._pool.recovery.keeps_history(topic)
             if receipt is None:
-                return wire.ResumeReply()
+                return wire.ResumeReply(keeps_history=keeps_history)
             return wire.ResumeReply(
+                keeps_history=keeps_history,
                 sequence=receipt.sequence,
                 root=receipt.root,
                 source_position=receipt.source_position,

@@ -105,7 +105,10 @@ class PoolClient(Pool):
         # receipt that comes with it says the same.
         reply = self._call("Resume", wire.ResumeRequest(header=self._header(), topic=str(topic)))
         head = LaneHead(
-            sequence=reply.sequence, root=reply.root or NO_ROOT, source_position=bytes(reply.source_position)
+            sequence=reply.sequence,
+            root=reply.root or NO_ROOT,
+            source_position=bytes(reply.source_position),
+            keeps_history=reply.keeps_history,
         )
         if reply.HasField("receipt"):
             receipt = receipt_of(reply.receipt)

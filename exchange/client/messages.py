@@ -26,11 +26,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneHead:
-    """The last batch of a lane at the pool; sequence 0 = nothing was ever appended."""
+    """The last batch of a lane at the pool; sequence 0 = nothing was ever appended.
+
+    `keeps_history`: the pool keeps earlier records of a key beside the latest one. Receipts do not confirm it.
+    """
 
     sequence: int
     root: bytes
     source_position: bytes
+    keeps_history: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

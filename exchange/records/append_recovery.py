@@ -22,7 +22,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.serving import ServingGuard
-from exchange.broker.port import Appended, Broker, LaneFault
+from exchange.broker.port import Appended, Broker, LaneFault, Retention
 from exchange.records.receipts import LaneReceipts, Publication
 from exchange.records.retractions import read_retractions
 from registry.database.unit_of_work import Database
@@ -88,6 +88,14 @@ class AppendRecovery:
             self._sleep(self._window)
         last = Publication(authorized=replace(authorized, action=Action.PUBLISH), appended=state.receipts[-1])
         return self.receipt(last)
+
+    def keeps_history(self, topic: Topic) -> bool:
+        """Return whether earlier records of a key are kept beside the latest one: what a connector's voids mean to it.
+
+        Raises:
+            InvalidError: NOT_FOUND, there is no such topic.
+        """
+        return self._broker.topic(topic).keep is Retention.ALL
 
     def sweep(self, report: Callable[[LaneFault], None]) -> int:
         """Write what is missing of every lane; return the number of receipts written.

@@ -98,6 +98,10 @@ class Rig(Protocol):
         """Register the topic's next schema."""
         ...
 
+    def keep_latest(self, topic: Topic) -> None:
+        """Have the topic keep the latest record of each key alone."""
+        ...
+
     def request(self, topic: Topic, fields: Iterable[str], district: str = "") -> str:
         """Request fields, and the rows of one district or all, for the consumer; give the grant's id."""
         ...
@@ -269,6 +273,14 @@ class PublishContract(_WithResource):
         assert (head.sequence, head.root, head.source_position) == (2, batches[1].root, b"2")
         resource.publish(resource.batch(rows(3)))
         assert rig.provider.pool.resume(resource.topic).sequence == 3
+
+    def test_a_provider_is_told_whether_history_is_kept(self, rig: Rig, resource: Resource) -> None:
+        assert rig.provider.pool.resume(resource.topic).keeps_history
+        resource.publish(resource.batch(rows(1)))
+        assert rig.provider.pool.resume(resource.topic).keeps_history
+        rig.keep_latest(resource.topic)
+        assert not rig.provider.pool.resume(resource.topic).keeps_history
+        assert not rig.second.pool.resume(resource.topic).keeps_history
 
     def test_each_connector_has_a_lane_of_its_own(self, rig: Rig, resource: Resource) -> None:
         resource.publish(resource.batch(rows(1)))

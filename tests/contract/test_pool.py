@@ -38,6 +38,9 @@ class InMemory:
     def evolve(self, topic: Topic, schema: dict[str, Any]) -> None:
         self.twin.publish_schema(str(topic), schema)
 
+    def keep_latest(self, topic: Topic) -> None:
+        self.twin.latest_alone.add(str(topic))
+
     def request(self, topic: Topic, fields: Iterable[str], district: str = "") -> str:
         grant_id = f"g-{next(self._numbers)}"
         self.twin.grant(
@@ -96,6 +99,9 @@ class Served:
 
     def evolve(self, topic: Topic, schema: dict[str, Any]) -> None:
         self._police.account("catalogue_editor").post(f"/catalogue/{topic}/schemas", {"text": json.dumps(schema)})
+
+    def keep_latest(self, topic: Topic) -> None:
+        self._world.root.post(f"/catalogue/{topic}/history", {"history": "latest"})
 
     def request(self, topic: Topic, fields: Iterable[str], district: str = "", **terms: Any) -> str:
         if district:

@@ -82,11 +82,16 @@ def changed(tables: ChangingTables, *statements: str) -> None:
 # -- deletes and keys ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("on_delete", "stated"), [("retract", 0), ("end", 1)])
+@pytest.mark.parametrize(
+    ("on_delete", "latest_alone", "stated"),
+    [("retract", False, 0), ("end", True, 1), ("", False, 1), ("", True, 0)],
+    ids=["retract", "end", "history is kept", "the latest is kept"],
+)
 def test_a_delete_retracts_or_ends_and_shows_no_column_but_the_key(
-    tables: ChangingTables, on_delete: str, stated: int
+    tables: ChangingTables, on_delete: str, latest_alone: bool, stated: int
 ) -> None:
     tables.on_delete = on_delete
+    tables.twin.latest_alone = {"item.v1"} if latest_alone else set()
     sent = tables.pool = RecordingPool(tables.twin.client("d-1", "changes", tables.key))
     before = time.time()
     changed(tables, "INSERT INTO item VALUES (1, 'secret', 4711)", "DELETE FROM item WHERE id = 1")
@@ -154,6 +159,32 @@ def test_a_row_that_fits_no_record_is_set_aside_and_the_others_go_on(tables: Cha
     assert (report.published, report.quarantined) == (1, 1)
     assert [json.loads(each.original)["id"] for each in tables.quarantined()] == ["1", "3"]
     assert set(tables.state()) == {"2", "4"}
+
+
+def test_a_row_that_was_set_aside_leaves_the_quarantine_with_its_next_change(tables: ChangingTables) -> None:
+    execute(tables.url, "ALTER TABLE item ALTER amount TYPE numeric")
+    changed(tables, "INSERT INTO item VALUES (1, 'a', 'NaN'), (2, 'b', 'NaN'), (3, 'c', 'NaN'), (4, 'd', 'NaN')")
+    tables.publish()
+    assert len(tables.quarantined()) == 4
+    changed(
+        tables,
+        "UPDATE item SET amount = 1 WHERE id = 1",
+        "DELETE FROM item WHERE id = 2",
+        "UPDATE item SET name = 'still not' WHERE id = 3",
+        "BEGIN; INSERT INTO item VALUES (5, 'e', 'NaN'); UPDATE item SET amount = 5 WHERE id = 5; COMMIT",
+        "BEGIN; INSERT INTO item VALUES (6, 'f', 6); UPDATE item SET amount = 'NaN' WHERE id = 6; COMMIT",
+    )
+    tables.publish()
+    left = [json.loads(each.original) for each in tables.quarantined()]
+    assert [(row["id"], row["name"]) for row in left] == [("4", "d"), ("3", "still not"), ("6", "f")]
+    tables.twin.refuses = lambda record: "no" if record["name"] == "refused" else ""
+    changed(tables, "UPDATE item SET amount = 0, name = 'refused' WHERE id IN (3, 4, 6)")
+    tables.publish()
+    assert [json.loads(each.original)["name"] for each in tables.quarantined()] == ["refused"] * 3
+    changed(tables, "UPDATE item SET name = 'good'")
+    tables.publish()
+    assert tables.quarantined() == []
+    assert set(tables.state()) == {"1", "3", "4", "5", "6"}
 
 
 # -- values that are stored out of line ------------------------------------------------------------------------------

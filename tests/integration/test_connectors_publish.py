@@ -1,6 +1,7 @@
 """A department's rows into the pool: what is published, what is not, and what is remembered of it."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -11,11 +12,12 @@ import pytest
 
 from connectors.mapping.mapping import Column
 from connectors.port import RejectCode
+from connectors.state.ledger import Ledger
 from exchange.client import BatchRefusedError
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 from schemas.record import Batch, KeyOccurrence, Operation, Receipt
-from tests.kit.world.department import TOPIC, Department, only, row, rows
+from tests.kit.world.department import TOPIC, Department, now, only, row, rows
 
 
 @pytest.fixture
@@ -66,6 +68,57 @@ def test_a_row_that_left_the_file_becomes_a_void(department: Department) -> None
     department.put(rows(100))
     assert only(department.publish()).published == 1
     assert len(department.state()) == 100
+
+
+def ended(department: Department) -> bool:
+    """Take a row away; return whether its void ends its record and does not retract it."""
+    sent: list[Batch] = []
+    client = department.twin.client("d-1", "drop", department.key)
+    publish = client.publish
+
+    def recording(topic: Topic, batches: Iterable[Batch], **more: int) -> Iterator[Receipt]:
+        yield from publish(topic, (sent.append(each) or each for each in batches), **more)  # type: ignore[func-returns-value]
+
+    client.publish = recording  # type: ignore[method-assign,assignment]
+    department.pool = client
+    count = len(department.state())
+    department.put(rows(count - 1))
+    assert only(department.publish()).voided == 1
+    department.pool = None
+    return bool(sent[-1].valid)
+
+
+@pytest.mark.parametrize(
+    ("on_delete", "latest_alone", "expected"), [("", False, True), ("", True, False), ("retract", False, False)]
+)
+def test_a_row_that_is_gone_ends_where_history_is_kept(
+    department: Department, on_delete: str, latest_alone: bool, expected: bool
+) -> None:
+    department.on_delete = on_delete
+    department.twin.latest_alone = {TOPIC} if latest_alone else set()
+    department.put(rows(100))
+    department.publish()
+    assert any("`on_delete` states it otherwise" in each for each in department.said) == (not on_delete)
+    assert ended(department) is expected
+    # What a lane began with holds, whatever the resource keeps later, until the configuration states another.
+    department.twin.latest_alone ^= {TOPIC}
+    assert ended(department) is expected
+    department.on_delete = "end"
+    assert ended(department) is True
+    department.on_delete = ""
+    assert ended(department) is True
+
+
+def test_a_lane_of_an_earlier_program_goes_on_to_retract(department: Department) -> None:
+    department.put(rows(100))
+    department.publish()
+    ledger = Ledger(department.ledger_file, clock=now)
+    ledger.set_meta(on_delete="")  # the earlier program noted nothing
+    ledger.close()
+    assert ended(department) is False
+    department.ledger_file.unlink()  # a lost ledger noted nothing either
+    department.publish()
+    assert ended(department) is False
 
 
 def test_every_row_of_a_key_that_stands_twice_is_quarantined(department: Department) -> None:

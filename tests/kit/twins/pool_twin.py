@@ -110,6 +110,7 @@ class PoolTwin:
         self.latest: dict[str, int] = {}
         self.versions: dict[str, set[int]] = {}
         self.providers: dict[str, str] = {}
+        self.latest_alone: set[str] = set()  # topics that keep no history
         self.topics: dict[str, list[StoredRecord]] = {}
         self.lanes: dict[Lane, LaneLog] = {}
         self.issued: set[bytes] | None = None  # positions of this generation, once the pool was restored
@@ -252,7 +253,12 @@ class TwinClient(Pool):
         self._check_provider(topic)
         with self.pool.lock:
             lane = self.pool.lanes.get(self._lane(topic), LaneLog())
-            return LaneHead(sequence=lane.sequence, root=lane.root, source_position=lane.position)
+            return LaneHead(
+                sequence=lane.sequence,
+                root=lane.root,
+                source_position=lane.position,
+                keeps_history=str(topic) not in self.pool.latest_alone,
+            )
 
     @override
     def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:

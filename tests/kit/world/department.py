@@ -59,6 +59,7 @@ class Department:
     topic: str = TOPIC
     schema: Record = field(default_factory=lambda: SCHEMA)
     on_duplicate: str = "quarantine"
+    on_delete: str = ""
     replaces: Replaces = Replaces.EVERYTHING
     patterns: tuple[str, ...] = ("*.csv",)
     file_format: FileFormat = field(default_factory=FileFormat)
@@ -121,6 +122,7 @@ class Department:
                     columns=self.columns,
                     null_values=self.null_values,
                     on_duplicate=self.on_duplicate,
+                    on_delete=self.on_delete,
                 ),
                 (source or self.source)(ledger),
                 self.pool or self.twin.client("d-1", "drop", self.key),

@@ -208,16 +208,18 @@ class ResumeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., topic: _Optional[str] = ...) -> None: ...
 
 class ResumeReply(_message.Message):
-    __slots__ = ("sequence", "root", "source_position", "receipt")
+    __slots__ = ("sequence", "root", "source_position", "receipt", "keeps_history")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_POSITION_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_HISTORY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     root: bytes
     source_position: bytes
     receipt: Receipt
-    def __init__(self, sequence: _Optional[int] = ..., root: _Optional[bytes] = ..., source_position: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    keeps_history: bool
+    def __init__(self, sequence: _Optional[int] = ..., root: _Optional[bytes] = ..., source_position: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., keeps_history: _Optional[bool] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("header", "grant_id")
