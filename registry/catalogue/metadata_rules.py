@@ -17,7 +17,7 @@ from registry.catalogue.code_lists import CLASS_CODE, RESOURCE_CODE, CodeLists
 from registry.catalogue.metadata import DataItem, Metadata
 from schemas.reason_texts import Language
 
-__all__ = ["Fault", "FaultCode", "Stage", "element_name", "element_names", "faults_of"]
+__all__ = ["Fault", "FaultCode", "Stage", "element_name", "element_names", "fault_of", "faults_of"]
 
 
 class Stage(StrEnum):
@@ -39,6 +39,8 @@ class FaultCode(StrEnum):
     NO_LEGAL_BASIS = "no_legal_basis"
     DUPLICATE = "duplicate"
     CONTRADICTION = "contradiction"
+    EXISTS = "exists"
+    UNREADABLE = "unreadable"
     SECRET = "secret"  # noqa: S105 - a fault code, not a secret
 
 
@@ -222,6 +224,11 @@ def _contact(metadata: Metadata) -> Iterator[_Found]:
         yield "contact_phone", FaultCode.MALFORMED
     if metadata.contact_email and not _EMAIL.fullmatch(metadata.contact_email):
         yield "contact_email", FaultCode.MALFORMED
+
+
+def fault_of(element: str, code: FaultCode) -> Fault:
+    """Return a fault of an element, with its clause."""
+    return Fault(element, code, _clause(element))
 
 
 def element_name(element: str, language: Language) -> str:

@@ -7,7 +7,7 @@ itself (`registry.directory.catalogue`), which the gateway reads; every version 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 
 from registry.catalogue.code_lists import CodeLists, code_lists
 from registry.catalogue.life_cycle import EntryEvent, EntryRule, ProcedureState, rule_of
@@ -28,6 +28,7 @@ from schemas.reason_texts import Language
 __all__ = ["Procedure", "Step", "check_metadata"]
 
 _S, _E = ProcedureState, EntryEvent
+_SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +331,7 @@ def _check_given(current: CatalogueRecord, rule: EntryRule, step: Step) -> None:
     ]
     if missing:
         raise InvalidError(Reason.REQUEST_INVALID, f"{rule.event} needs {' and '.join(missing)}")
-    if rule.event is _E.CHANGE and step.changed_on is not None and step.changed_on > step.at.date():
+    if rule.event is _E.CHANGE and step.changed_on is not None and step.changed_on > _day(step.at):
         raise InvalidError(Reason.REQUEST_INVALID, "got a change of a later day; expected one that has happened")
     if rule.event is _E.EXTEND and (current.change is None or current.change.extended):
         raise ConflictError(
@@ -371,7 +372,7 @@ def _published(record: CatalogueRecord, _step: Step) -> CatalogueRecord:
 
 
 def _changing(record: CatalogueRecord, step: Step) -> CatalogueRecord:
-    on = step.at.date() if step.changed_on is None else step.changed_on
+    on = _day(step.at) if step.changed_on is None else step.changed_on
     return replace(record, change=LegalChange(on=on), notice=None, described_by=(), signed_by=())
 
 
@@ -385,7 +386,7 @@ def _announced(record: CatalogueRecord, step: Step) -> CatalogueRecord:
         by=step.actor.id,
         reason=step.reason,
         filing=step.filing,
-        from_day=step.from_day or step.at.date(),
+        from_day=step.from_day or _day(step.at),
         consumers=tuple(sorted({*step.consumers})),
     )
     return replace(record, notice=notice, signed_by=_with(record.signed_by, step.actor.id))
@@ -420,6 +421,10 @@ def _undescribed(topic: Topic) -> InvalidError:
     return InvalidError(
         Reason.NOT_FOUND, f"the entry {topic} has no full metadata yet; give it with `pool catalogue describe`"
     )
+
+
+def _day(at: datetime) -> date:
+    return at.astimezone(_SHANGHAI).date()
 
 
 def _with(signed_by: tuple[str, ...], account: str) -> tuple[str, ...]:

@@ -2,11 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exchange.deadlines.clock import SHANGHAI
+from exchange.deadlines.in_force import ShippedRules
+from exchange.deadlines.profile import RuleId
 from schemas import library
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError
 from tests.kit.cases.catalogue import metadata
@@ -104,6 +109,31 @@ def test_an_entry_lives_from_its_draft_to_its_end(city: City, tmp_path: Path) ->
     assert city.world.root.get("/catalogue")[0]["state"] == "archived"
     acts = [row.split("\t")[1] for row in city.as_editor("versions", TOPIC).splitlines()]
     assert acts == ["describe", "submit", "approve", "publish", "suspend", "resume", "announce", "retire"]
+
+
+def test_an_update_has_its_clock_and_the_authority_consents_to_more_time_once(city: City, tmp_path: Path) -> None:
+    topic = "movers.v1"
+    city.provider.offer(topic, library.text("population"))
+    today = datetime.now(SHANGHAI).date()
+    city.as_editor("change", topic, "--on", today.isoformat(), "--reason", "职责调整")
+    rules = ShippedRules().rules(None)  # type: ignore[arg-type] - what is shipped needs no database
+    clock = rules.rule(RuleId.CATALOGUE_UPDATE).clock(datetime.combine(today, time.min, SHANGHAI))
+    for expected in (clock.due(rules.calendar), clock.extended_by(5).due(rules.calendar)):
+        record = city.editor.get(f"/catalogue/records/{topic}")
+        assert expected is not None
+        assert (record["due_on"], record["due"]) == (expected.day.isoformat(), "normal")
+        assert record["due_on"] in city.as_editor("records", "--state", "updating")
+        if not record["change"]["extended"]:
+            city.pool(None, "", "extend", topic, "--reason", "情况复杂")
+    again = partial(city.world.root.post, f"/catalogue/{topic}/extension", {"reason": "再次"})
+    refused(Reason.TRANSITION_NOT_ALLOWED, again)
+    body = metadata(class_code=record["code"].partition("/")[0], code=record["code"])
+    city.editor.post(f"/catalogue/{topic}/metadata", body.to_document())
+    city.as_head("submit", topic)
+    waiting = city.world.root.list("/catalogue/records", {"state": "authority_review"})
+    assert [one["due_on"] for one in waiting if one["topic"] == topic] != [expected.day.isoformat()], "2 working days"
+    city.pool(None, "", "publish", topic)
+    assert city.editor.get(f"/catalogue/records/{topic}")["due"] is None
 
 
 def test_each_act_has_its_entry_and_each_version_names_it(city: City) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from exchange.api.bodies import Body, ReasonBody
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown, topic_key, version_key
-from exchange.control.catalogue.entries import EntryStep
+from exchange.control.catalogue.entries import EntryStep, ShownRecord
 from registry.catalogue.life_cycle import EntryEvent, ProcedureState
 from registry.catalogue.metadata import DataItem, Metadata
 from registry.catalogue.metadata_rules import Fault
@@ -74,6 +74,22 @@ class MetadataBody(Body):
         )
 
 
+class InventoryRowBody(Body):
+    """A row of an inventory."""
+
+    row: int = Field(ge=1, le=1 << 20, description="its number in the file")
+    cells: list[str] = Field(max_length=100)
+
+
+class InventoryBody(Body):
+    """Rows of an inventory, 100 at most."""
+
+    columns: list[str] = Field(
+        max_length=100, description="the header: names of elements in Chinese or English, or ids"
+    )
+    rows: list[InventoryRowBody] = Field(max_length=100)
+
+
 class ChangeBody(Body):
     """A change of law or duty for which an entry is updated (Art. 17)."""
 
@@ -100,6 +116,22 @@ def check(who: Caller, body: MetadataBody) -> Document:
     return {"faults": _faults(who.pool.catalogue.check(who.actor, who.call, body.to_metadata()))}
 
 
+@router.post("/catalogue/inventory")
+def import_inventory(who: Caller, body: InventoryBody) -> Document:
+    """Draft the rows of an inventory (盘点) that have no fault; of the others, every gap by row and column."""
+    rows = [(one.row, one.cells) for one in body.rows]
+    imported = who.pool.catalogue.import_inventory(who.actor, who.call, body.columns, rows)
+    drafts = [
+        {"row": row, "topic": str(record.topic), "code": record.code, "version": record.version}
+        for row, record in imported.drafts
+    ]
+    gaps = [
+        {"row": gap.row, "column": gap.column, "heading": gap.heading, **fault}
+        for gap, fault in zip(imported.gaps, _faults([gap.fault for gap in imported.gaps]), strict=True)
+    ]
+    return {"drafts": drafts, "unchanged": list(imported.unchanged), "gaps": gaps}
+
+
 @router.get("/catalogue/records", response_model=list[Document])
 def records(
     request: Request,
@@ -108,16 +140,19 @@ def records(
     after: After = "",
     limit: Limit = MAX_PAGE,
 ) -> Response:
-    """List entries with full metadata, by topic: of the caller's department, or of all for the pool's own roles."""
+    """List entries with full metadata, by topic: of the caller's department, or of all for the pool's own roles.
+
+    `due`, `due_on`: how near the end of the time is in which an entry is updated, or the update reviewed.
+    """
     found = who.pool.catalogue.records(who.actor, who.call, state=state, after=topic_key(after), limit=limit)
-    return listed(request, found, limit, document=record_document, key=lambda one: str(one.topic))
+    return listed(request, found, limit, document=_shown, key=lambda one: str(one.record.topic))
 
 
 @router.get("/catalogue/records/{topic}")
 def record(who: Caller, topic: str) -> Document:
     """Return an entry's metadata, its state, and what it lacks for a review; to others, what is in force."""
     shown = who.pool.catalogue.record(who.actor, who.call, Topic.parse(topic))
-    return {**record_document(shown.record), "faults": _faults(shown.faults)}
+    return {**_shown(shown), "faults": _faults(shown.faults)}
 
 
 @router.get("/catalogue/records/{topic}/versions", response_model=list[Document])
@@ -207,6 +242,16 @@ def withdraw(who: Caller, topic: str) -> Document:
 
 def _apply(who: Caller, topic: str, event: EntryEvent, given: EntryStep) -> Document:
     return record_document(who.pool.catalogue.apply(who.actor, who.call, Topic.parse(topic), event, given))
+
+
+def _shown(shown: ShownRecord) -> Document:
+    due = shown.due
+    return {
+        **record_document(shown.record),
+        "due_on": None if due is None else due.day.isoformat(),
+        "due_confirmed": None if due is None else not due.provisional,
+        "due": None if shown.due_state is None else str(shown.due_state),
+    }
 
 
 def _faults(faults: Sequence[Fault]) -> list[Document]:

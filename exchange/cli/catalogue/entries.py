@@ -114,8 +114,8 @@ def catalogue_show(context: typer.Context, topic: str, as_json: JsonOption = Fal
     print_line("")
     print_fields({"procedure": record["state"], "in_force": f"version {record['in_force']}"}, as_json=False)
     print_fields({name: value for name, value in record["metadata"].items() if name not in entry}, as_json=False)
-    for name in ("change", "notice"):
-        if record[name]:
+    for name in ("change", "due_on", "due", "notice"):
+        if record.get(name):
             print_fields({name: record[name]}, as_json=False)
     for fault in record["faults"]:
         print_line(f"lacks  {fault['en']}")
@@ -129,9 +129,12 @@ def catalogue_records(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the entries with full metadata, and where each stands: your department's, or all for the authority."""
+    """List the entries with full metadata, and where each stands: your department's, or all for the authority.
+
+    `due` and `due_on`: how near the end of the time is in which an entry is updated, or the update reviewed.
+    """
     rows = client(context).list("/catalogue/records", {"state": state})
-    columns = ("topic", "title", "state", "version", "in_force", "code", "by", "at")
+    columns = ("topic", "title", "state", "version", "in_force", "code", "by", "at", "due", "due_on")
     print_rows(rows, columns, as_json=as_json, row=_record_row)
 
 

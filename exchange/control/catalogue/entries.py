@@ -5,11 +5,11 @@ entry without full metadata is published and archived as before (`exchange.contr
 published after two reviews by two persons, and ends after its consumers were told.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, time
 from itertools import islice
+from time import sleep as sleep_seconds
 
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.store import AccessStore, GrantQuery
@@ -19,7 +19,12 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
 from exchange.control.administration import PARTITIONS, Administration, RegistryServices, apply_history
+from exchange.control.catalogue.inventory import ImportedRows, InventoryDrafts
 from exchange.control.quotas import Quotas, check_quota
+from exchange.deadlines.clock import SHANGHAI, Due, DueState
+from exchange.deadlines.in_force import RulesInForce
+from exchange.deadlines.profile import RuleId, Ruling
+from registry.catalogue.inventory import InventoryHeader
 from registry.catalogue.life_cycle import RULES, EntryEvent, ProcedureState
 from registry.catalogue.metadata import Metadata
 from registry.catalogue.metadata_rules import Fault
@@ -34,7 +39,7 @@ from schemas.access import Action, Actor, Allow, Deny, GrantState
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["CatalogueService", "EntryStep", "ShownRecord"]
+__all__ = ["CatalogueService", "EntryStep", "ShownRecord", "due_of"]
 
 _HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RESTRICTING = frozenset({EntryEvent.SUSPEND, EntryEvent.RETIRE})
@@ -62,11 +67,15 @@ class ShownRecord:
 
     Attributes:
         record: the current version, for its department and the pool's own roles; else the one in force.
-        faults: what its metadata lacks for a review.
+        faults: what its metadata lacks for a review; of a list, none are looked for.
+        due: until when it is updated, or the update reviewed (decree 809, Art. 17); None = no clock runs.
+        due_state: how near that is.
     """
 
     record: CatalogueRecord
-    faults: Sequence[Fault]
+    faults: Sequence[Fault] = ()
+    due: Due | None = None
+    due_state: DueState | None = None
 
 
 class CatalogueService:
@@ -86,7 +95,7 @@ class CatalogueService:
         now: Callable[[], datetime],
         partitions: int = PARTITIONS,
         quotas: Quotas | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = sleep_seconds,
     ) -> None:
         self._database = database
         self._enforcer = enforcer
@@ -130,6 +139,42 @@ class CatalogueService:
             _note(act, record)
         return record
 
+    def import_inventory(
+        self, actor: Actor, call: RequestContext, columns: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]
+    ) -> ImportedRows:
+        """Draft the rows of an inventory that have no fault, and return every gap of the others.
+
+        A row is the entry of its resource's name, else of its code, else of its title in the department. Repeated, it
+        replaces a draft; what is as it was is left alone. All drafts and the entry are one transaction.
+
+        Args:
+            actor: of the department whose inventory it is.
+            call: its context.
+            columns: the header.
+            rows: number in the file, and texts.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: see `InventoryHeader`; DEPARTMENT_QUOTA, the department has too many entries.
+        """
+        decision = self._decide(actor, Action.CATALOGUE_DRAFT, actor.department)
+        with self._enforcer.act(actor, Action.CATALOGUE_DRAFT, "inventory", call, decision) as (work, act):
+            drafting = InventoryDrafts(self._procedure, self._registry.catalogue, work, actor.department)
+            imported = drafting.run(InventoryHeader(columns), rows, actor=actor, at=self._now(), entry_id=act.entry_id)
+            check_quota(
+                "catalogue_entries",
+                len(self._registry.catalogue.provided_by(work, actor.department)) - 1,
+                self._quotas.catalogue_entries,
+                "put what belongs together into one entry",
+            )
+            act.note(
+                event="inventory",
+                drafts=[str(record.topic) for _, record in imported.drafts],
+                unchanged=len(imported.unchanged),
+                gaps=len(imported.gaps),
+            )
+        return imported
+
     def check(self, actor: Actor, call: RequestContext, metadata: Metadata) -> Sequence[Fault]:
         """Return every fault of metadata, as its review would find them; nothing is stored.
 
@@ -166,6 +211,8 @@ class CatalogueService:
                 consumers=self._consumers(work, topic) if event is EntryEvent.ANNOUNCE else (),
                 persons=self._attributes.persons(actor.id, *signed),
             )
+            if event is EntryEvent.EXTEND and before is not None:
+                self._check_extension(act, self._attributes.rules(work), before)
             if event is EntryEvent.CHANGE and before is None:
                 record = self._procedure.open_update(work, topic, step)
             else:
@@ -216,7 +263,7 @@ class CatalogueService:
         state: ProcedureState | None = None,
         after: Topic | None = None,
         limit: int = MAX_PAGE,
-    ) -> Sequence[CatalogueRecord | DamagedRow]:
+    ) -> Sequence[ShownRecord | DamagedRow]:
         """List records after a topic: of the actor's department, or of all. Fewer than *limit* only at the end.
 
         Raises:
@@ -225,7 +272,9 @@ class CatalogueService:
         self._admit(actor, call, "*")
         query = RecordQuery(provider=actor.department or None, state=state, after=after, limit=limit)
         with self._database.read() as reader:
-            return self._procedure.store.page(reader, query)
+            rules = self._attributes.rules(reader)
+            found = self._procedure.store.page(reader, query)
+            return [one if isinstance(one, DamagedRow) else self._shown(rules, one) for one in found]
 
     def record(self, actor: Actor, call: RequestContext, topic: Topic) -> ShownRecord:
         """Return a record: as it is, to its department and the pool's own roles; what is in force, to others.
@@ -238,11 +287,12 @@ class CatalogueService:
         with self._database.read() as reader:
             current = self._procedure.get(reader, topic)
             if actor.department in {"", current.provider}:
-                return ShownRecord(record=current, faults=self._procedure.faults(current))
+                shown = self._shown(self._attributes.rules(reader), current)
+                return replace(shown, faults=self._procedure.faults(current))
             in_force = self._procedure.in_force(reader, current)
         if in_force is None:
             raise InvalidError(Reason.NOT_FOUND, f"the entry {topic} has no full metadata that you may see")
-        return ShownRecord(record=replace(in_force, state=current.state, notice=current.notice), faults=())
+        return ShownRecord(record=replace(in_force, state=current.state, notice=current.notice))
 
     def versions(
         self, actor: Actor, call: RequestContext, topic: Topic, *, after: int = 0, limit: int = MAX_PAGE
@@ -284,6 +334,25 @@ class CatalogueService:
             )
             return [*islice(concerning, limit)]
 
+    def _shown(self, rules: RulesInForce, record: CatalogueRecord) -> ShownRecord:
+        due = due_of(record, rules)
+        return ShownRecord(
+            record=record, due=due, due_state=None if due is None else due.state(self._now(), rules.calendar)
+        )
+
+    def _check_extension(self, act: AuditedAct, rules: RulesInForce, record: CatalogueRecord) -> None:
+        """Check that the rule in force allows more time for an update, and note the rule.
+
+        Raises:
+            ConflictError: TRANSITION_NOT_ALLOWED, the rule knows no extension, or the time has run out.
+        """
+        if record.change is None or record.change.extended:
+            return  # the procedure refuses it
+        ruling = rules.rule(RuleId.CATALOGUE_UPDATE)
+        clock = ruling.clock(_beginning(record.change.on))
+        ruling.extended(clock, _most(ruling), at=self._now(), calendar=rules.calendar)
+        act.note(**ruling.noted())
+
     def _consumers(self, reader: Reader, topic: Topic) -> Sequence[str]:
         return sorted({grant.consumer for grant in self._held(reader, GrantQuery(topic=topic, states=_HELD))})
 
@@ -304,6 +373,26 @@ class CatalogueService:
 
     def _decide(self, actor: Actor, action: Action, department: str | None = None) -> Allow | Deny:
         return decide_control(actor, action, standing=self._attributes.standing(actor), department=department)
+
+
+def due_of(record: CatalogueRecord, rules: RulesInForce) -> Due | None:
+    """Return until when an update is made, or is reviewed; None where no clock runs (decree 809, Art. 17)."""
+    change = record.change
+    if change is None:
+        return None
+    if change.resubmitted_at is not None and record.state is ProcedureState.AUTHORITY_REVIEW:
+        return rules.due(RuleId.CATALOGUE_REVIEW, change.resubmitted_at)
+    ruling = rules.rule(RuleId.CATALOGUE_UPDATE)
+    clock = ruling.clock(_beginning(change.on))
+    return (clock.extended_by(_most(ruling)) if change.extended else clock).due(rules.calendar)
+
+
+def _beginning(day: date) -> datetime:
+    return datetime.combine(day, time.min, SHANGHAI)
+
+
+def _most(ruling: Ruling) -> int:
+    return ruling.rule.extension.most if ruling.rule.extension is not None else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from exchange.audit.search.entry_rows import csv_line, entry_row
 from exchange.cli import app, output
 from schemas.errors import InvalidError, Reason
 from schemas.terminal import escape_controls, escape_line
+from tests.kit.cases.inventory import COLUMNS
 
 _EVIL = (
     "ok\x1b[2K\x1b[1A\rshown\x07\x9b31m\x7f\nstate         active\tcell\x00"
@@ -92,6 +93,7 @@ def _document() -> dict[str, Any]:
         "metadata": {"title": _EVIL, "abstract": _EVIL, "share_modes": [_EVIL]}, "in_force": 1, "change": {"on": _EVIL},
         "notice": {"from_day": _EVIL, "filing": _EVIL, "reason": _EVIL, "consumers": [_EVIL]},
         "act": {"event": _EVIL, "by": _EVIL, "at": _EVIL, "reason": _EVIL, "entry": _EVIL},
+        "drafts": [], "unchanged": [], "gaps": [{"row": 2, "heading": _EVIL, "code": _EVIL, "en": _EVIL}],
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
     document["entry"] = {
@@ -135,6 +137,9 @@ _MORE = {
 }
 
 
+_FILES = {"catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n"}
+
+
 class _Stream(io.StringIO):
     """Standard output, a terminal or none."""
 
@@ -151,11 +156,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     monkeypatch.setattr("rich.console.Console.size", ConsoleDimensions(20_000, 25))
     monkeypatch.setattr(admin_client, "from_options", lambda *_: _Answers())
     file = tmp_path / "document"
-    file.write_text("a: b\n")
     program = typer.main.get_command(app)
 
     def run(name: str, *more: str, terminal: bool = False) -> str:
         words = [*name.split(), *_arguments(_COMMANDS[name], file), *_MORE.get(name, []), *more]
+        file.write_text(_FILES.get(name, "a: b\n"))
         stream = _Stream()
         stream.terminal = terminal
         with contextlib.redirect_stdout(stream):
