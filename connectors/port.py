@@ -210,6 +210,8 @@ class SnapshotSource(Protocol):
 
 _CHANGE_POSITION = struct.Struct("<B16sQQQB")
 _CHANGE_VERSION = 2  # 1 is the position within a portion (`connectors.publishing.outbox.SourcePosition`)
+_ORIGIN_VERSION = 3  # the same, followed by the origin
+_MAX_ORIGIN = 128 - _CHANGE_POSITION.size  # a source position has 128 bytes at most (docs/reference/wire.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,8 @@ class ChangePosition:
         rows: so many of its rows are published, where it is not published whole.
         part: the transaction has more rows than a batch: only `rows` of them are published.
         read_again: a value was not in the log and was read from the table, later than the change.
+        origin: what that transaction is called where it comes from, as its source defines it: at most 86 bytes. Empty
+            where nobody else knows it, as in a database.
     """
 
     stream: bytes
@@ -235,18 +239,34 @@ class ChangePosition:
     rows: int = 0
     part: bool = False
     read_again: bool = False
+    origin: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.origin) > _MAX_ORIGIN:
+            raise ValueError(f"got an origin of {len(self.origin)} bytes; expected {_MAX_ORIGIN} at most")
 
     def __bytes__(self) -> bytes:
         flags = self.part | self.read_again << 1
-        return _CHANGE_POSITION.pack(_CHANGE_VERSION, self.stream, self.commit, self.end, self.rows, flags)
+        version = _ORIGIN_VERSION if self.origin else _CHANGE_VERSION
+        return _CHANGE_POSITION.pack(version, self.stream, self.commit, self.end, self.rows, flags) + self.origin
 
     @classmethod
     def parse(cls, position: bytes) -> Self | None:
         """Parse one; None where something else wrote it."""
-        if len(position) != _CHANGE_POSITION.size or position[0] != _CHANGE_VERSION:
+        fixed, origin = position[: _CHANGE_POSITION.size], position[_CHANGE_POSITION.size :]
+        version = _ORIGIN_VERSION if origin else _CHANGE_VERSION
+        if len(fixed) != _CHANGE_POSITION.size or fixed[0] != version or len(origin) > _MAX_ORIGIN:
             return None
-        _, stream, commit, end, rows, flags = _CHANGE_POSITION.unpack(position)
-        return cls(stream=stream, commit=commit, end=end, rows=rows, part=bool(flags & 1), read_again=bool(flags & 2))
+        _, stream, commit, end, rows, flags = _CHANGE_POSITION.unpack(fixed)
+        return cls(
+            stream=stream,
+            commit=commit,
+            end=end,
+            rows=rows,
+            part=bool(flags & 1),
+            read_again=bool(flags & 2),
+            origin=origin,
+        )
 
     def published_rows(self, commit: int) -> int | None:
         """Return how many rows of a transaction are published; None = all of it."""
@@ -272,6 +292,7 @@ class TransactionSpan:
         first: number of rows of the table and transaction before these.
         rows: how many these are.
         last: no more rows of the table follow in this transaction.
+        origin: see `ChangePosition`. Rows of two origins are in two `TableChanges`, and so in two batches.
     """
 
     commit: int
@@ -280,6 +301,7 @@ class TransactionSpan:
     first: int
     rows: int
     last: bool
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from connectors.config.publication_models import (
     ColumnConfig,
     DeletesConfig,
+    DrawConfig,
     FormatConfig,
     IncrementalConfig,
     PagingConfig,
@@ -48,6 +49,7 @@ from connectors.config.source_models import (
     FilesSource,
     HttpSourceConfig,
     OAuthConfig,
+    PoolSourceConfig,
     SqlSourceConfig,
     WalLimitConfig,
 )
@@ -103,7 +105,11 @@ class ConnectorConfig(StrictModel):
     exchange: ExchangeConfig
     state: Path = Path("state")
     source: (
-        Annotated[FilesSource | SqlSourceConfig | HttpSourceConfig | CustomSource, Field(discriminator="kind")] | None
+        Annotated[
+            FilesSource | SqlSourceConfig | HttpSourceConfig | PoolSourceConfig | CustomSource,
+            Field(discriminator="kind"),
+        ]
+        | None
     ) = None
     publish: tuple[PublishConfig, ...] = ()
     subscribe: tuple[SubscribeConfig, ...] = ()
@@ -125,6 +131,7 @@ class ConnectorConfig(StrictModel):
             if twice:
                 raise ValueError(f"the {name} {', '.join(sorted(twice))} is named twice")
         self._check_requests()
+        self._check_draws()
         if isinstance(self.source, SqlSourceConfig):
             for each in self.publish:
                 if bool(each.table) is bool(each.query):
@@ -165,6 +172,19 @@ class ConnectorConfig(StrictModel):
             if each.request is not None and each.request.incremental is not None and each.replaces != "nothing":
                 raise ValueError(f"{each.resource}: `incremental:` states what changed: it needs `replaces: nothing`")
 
+    def _check_draws(self) -> None:
+        for each in self.publish:
+            if isinstance(self.source, PoolSourceConfig) is not (each.draw is not None):
+                raise ValueError(f"{each.resource}: `draw:` and a source of `kind: pool` need each other")
+            if each.draw is not None and (each.schedule or each.table or each.mode != "snapshot"):
+                raise ValueError(
+                    f"{each.resource}: a grant of another pool is followed all the time; leave out `schedule:`, "
+                    "`table:` and `mode:`"
+                )
+        grants = [each.draw.grant for each in self.publish if each.draw is not None]
+        if len(grants) > len(set(grants)):
+            raise ValueError("a grant of the other pool is named twice; each has one position, so publish it once")
+
     def _check_changes(self) -> None:
         by_log = [each for each in self.publish if each.mode == "cdc"]
         if not by_log:
@@ -192,6 +212,8 @@ def resolve_paths(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
     updates: dict[str, Any] = {"exchange": exchange, "state": folder / config.state}
     if isinstance(config.source, FilesSource):
         updates["source"] = config.source.model_copy(update={"path": folder / config.source.path})
+    if isinstance(config.source, PoolSourceConfig):
+        updates["source"] = config.source.model_copy(update={"identity": folder / config.source.identity})
     if isinstance(config.source, HttpSourceConfig) and config.source.ca is not None:
         updates["source"] = config.source.model_copy(update={"ca": folder / config.source.ca})
     updates["subscribe"] = tuple(
@@ -224,6 +246,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "source.custom": CustomSource,
     "source.http": HttpSourceConfig,
     "source.http.oauth": OAuthConfig,
+    "source.pool": PoolSourceConfig,
+    "publish.draw": DrawConfig,
     "publish.request": RequestConfig,
     "publish.request.paging": PagingConfig,
     "publish.request.incremental": IncrementalConfig,

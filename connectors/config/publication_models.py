@@ -1,6 +1,7 @@
 """Models of the section `publish`: one published resource, its request, format, columns, schedule and limits."""
 
 import re
+import uuid
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,7 @@ from schemas.names import Topic
 __all__ = [
     "ColumnConfig",
     "DeletesConfig",
+    "DrawConfig",
     "FormatConfig",
     "IncrementalConfig",
     "PagingConfig",
@@ -53,6 +55,13 @@ def _cron(value: str) -> str:
     return parse_cron(value) if value else value
 
 
+def _grant(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError as error:
+        raise ValueError("expected the id of a grant, such as 0198c0de-0000-7000-8000-0000000000a1") from error
+
+
 class PagingConfig(StrictModel):
     """How the next page is asked for."""
 
@@ -87,6 +96,15 @@ class RequestConfig(StrictModel):
     fields: dict[str, JsonPath] = Field(default_factory=dict)
     paging: PagingConfig | None = None
     incremental: IncrementalConfig | None = None
+
+
+class DrawConfig(StrictModel):
+    """What is drawn from another pool: a grant there, and what is declared with it."""
+
+    grant: Annotated[str, AfterValidator(_grant)]
+    purpose: str
+    case: str = ""
+    batch_rows: int = Field(default=5_000, ge=1, le=10_000)
 
 
 class StopAt(StrictModel):
@@ -193,6 +211,7 @@ class PublishConfig(StrictModel):
     toast: Literal["require_full", "reread"] = "require_full"
     schedule: ScheduleConfig | None = None
     request: RequestConfig | None = None
+    draw: DrawConfig | None = None
     pattern: Texts = ()
     replaces: Literal["everything", "same_name", "nothing"] = "everything"
     format: FormatConfig = FormatConfig()

@@ -1,4 +1,4 @@
-"""Models of the section `source`: a drop folder, a database, a JSON API, or a source of another package."""
+"""Models of the section `source`: a folder, a database, a JSON API, another pool, or a source of another package."""
 
 import re
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "FilesSource",
     "HttpSourceConfig",
     "OAuthConfig",
+    "PoolSourceConfig",
     "SqlSourceConfig",
     "WalLimitConfig",
 ]
@@ -151,6 +152,14 @@ class HttpSourceConfig(StrictModel):
         if self.token and self.oauth:
             raise ValueError("expected one of `token:` and `oauth:`")
         return self
+
+
+class PoolSourceConfig(StrictModel):
+    """Another pool (`connectors.sources.pool`), and our identity there; each publication states its `draw:`."""
+
+    kind: Literal["pool"]
+    identity: Path
+    gateway: str = ""
 
 
 class CustomSource(StrictModel):

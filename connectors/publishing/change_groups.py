@@ -222,7 +222,12 @@ class ChangeGroups:
 
     def _within(self, span: TransactionSpan, rows: int, *, part: bool) -> ChangePosition:
         return ChangePosition(
-            stream=self.position.stream, commit=span.commit, end=span.end, rows=rows if part else 0, part=part
+            stream=self.position.stream,
+            commit=span.commit,
+            end=span.end,
+            rows=rows if part else 0,
+            part=part,
+            origin=span.origin,
         )
 
 

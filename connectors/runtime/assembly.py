@@ -15,7 +15,13 @@ from connectors.config.custom_sources import find_source
 from connectors.config.publication_models import ColumnConfig, PublishConfig
 from connectors.config.schedule import Schedule
 from connectors.config.secret_references import SecretReference
-from connectors.config.source_models import CustomSource, FilesSource, HttpSourceConfig, SqlSourceConfig
+from connectors.config.source_models import (
+    CustomSource,
+    FilesSource,
+    HttpSourceConfig,
+    PoolSourceConfig,
+    SqlSourceConfig,
+)
 from connectors.config.subscription_models import SqlTarget, SubscribeConfig, WebhookConfig
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import Column, ColumnMapping
@@ -158,6 +164,12 @@ def source(
             make = find_source(custom.type).load()
             made: SnapshotSource = make(custom.resolved(), section.table)
             return made
+        case PoolSourceConfig():
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                "what another pool delivers is not read without a release, which is an entry in its log; `check` "
+                "compares the grant's view with the contract, and `run --once` publishes what it delivers now",
+            )
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
 

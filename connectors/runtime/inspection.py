@@ -12,11 +12,11 @@ from pathlib import Path
 
 from connectors.config.config import ConnectorConfig
 from connectors.config.publication_models import PublishConfig
-from connectors.config.source_models import SqlSourceConfig
+from connectors.config.source_models import PoolSourceConfig, SqlSourceConfig
 from connectors.config.subscription_models import SubscribeConfig
 from connectors.mapping.mapping import BoundMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
-from connectors.runtime import assembly, change_streams, remedies, table_checks
+from connectors.runtime import assembly, change_streams, pool_streams, remedies, table_checks
 from connectors.sources.cursor_checks import check_cursor
 from connectors.sources.drop_folder import FolderFile
 from connectors.sources.postgres.readiness import Finding, Verdict
@@ -91,8 +91,9 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
     if change_streams.sections(config):
         yield from _check_changes(config, pool)
     yield from _check_tables(config, pool)
+    yield from _check_draws(config, pool, clock)
     for publish in config.publish:
-        if publish.mode == "cdc":
+        if publish.mode == "cdc" or publish.draw is not None:
             continue
         yield _check(publish.resource, partial(_check_publication, config, publish, pool, clock))
         if publish.mode == "incremental":
@@ -111,6 +112,25 @@ def _check_changes(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
     if not any(each.verdict is Verdict.FAIL for each in found):
         tables = ", ".join(each.resource for each in change_streams.sections(config))
         yield Check("ok", "changes", f"the database is ready to publish the changes of {tables}")
+
+
+def _check_draws(config: ConnectorConfig, pool: Pool, clock: Callable[[], datetime]) -> Iterator[Check]:
+    """Check the other pool that the records come from, and each grant there; nothing where there is none."""
+    if not isinstance(config.source, PoolSourceConfig):
+        return
+    try:
+        with pool_streams.connect(config.source, clock) as other:
+            hello = other.hello()
+            remaining = datetime.fromtimestamp(hello.certificate_expires / 1e6, UTC) - clock()
+            yield Check(
+                "WARN" if remaining.days < _EXPIRY_WARNING else "ok",
+                "source",
+                f"pool {hello.pool_id}, connector {hello.connector} there; certificate valid for {remaining.days} days",
+            )
+            for publish in config.publish:
+                yield from map(_check_of, pool_streams.find_problems(publish, pool, other))
+    except PoolError as error:
+        yield Check("FAIL", "source", error.message)
 
 
 def _check_cursor(config: ConnectorConfig, section: PublishConfig) -> Iterator[Check]:

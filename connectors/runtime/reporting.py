@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from connectors.config.config import ConnectorConfig
+from connectors.config.source_models import PoolSourceConfig
 from connectors.runtime import status
 from connectors.runtime.status import StreamStatus
 from exchange.client import PROGRAM
@@ -58,7 +59,8 @@ class Reporter:
         self._send = send
         self._notify = notify
         self._started = _micros(clock())
-        self._modes = {each.resource: each.mode for each in config.publish}
+        drawn = isinstance(config.source, PoolSourceConfig)  # a grant's releases are changes
+        self._modes = {each.resource: "cdc" if drawn else each.mode for each in config.publish}
         self._fingerprint = hashlib.sha256(config.model_dump_json().encode()).hexdigest()  # secrets are references
         self._ended: dict[StreamKey, str] = {}  # streams whose thread has ended, with the reason; empty = as meant
         self._told: set[str] = set()

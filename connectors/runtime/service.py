@@ -16,8 +16,9 @@ from types import FrameType
 
 from connectors.config.config import ConnectorConfig
 from connectors.config.publication_models import PublishConfig
+from connectors.config.source_models import PoolSourceConfig
 from connectors.config.subscription_models import SubscribeConfig
-from connectors.runtime import assembly, change_streams
+from connectors.runtime import assembly, change_streams, pool_streams
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.passes import Passes
 from connectors.runtime.reporting import Reporter, StreamKey
@@ -52,28 +53,45 @@ def run(
     """
     # With the interpreter's own threshold of 700 objects a fifth of the processor time was the collector's.
     allocator.freeze_startup_objects()
-    with Reporter(config, context.pool.report, context.clock, context.notify) as reporter:
+    with (
+        Reporter(config, context.pool.report, context.clock, context.notify) as reporter,
+        pool_streams.connected(config, context) as other,
+    ):
         jobs: list[tuple[list[StreamKey], Callable[[], ExitCode]]] = [
             (
                 [("publish", each.resource)],
                 partial(_publish, config, each, context, reporter, once=once, refresh=refresh),
             )
             for each in config.publish
-            if each.mode != "cdc"
+            if each.mode != "cdc" and each.draw is None
         ]
         by_log = change_streams.sections(config)
         if by_log:  # all publications of changes are one stream
             changes = partial(change_streams.run, config, context, once=once, refresh=refresh)
             jobs.append(([("publish", each.resource) for each in by_log], changes))
         jobs += [
+            (
+                [("publish", each.resource)],
+                partial(pool_streams.run, config, each, context, other, once=once, refresh=refresh),
+            )
+            for each in config.publish
+            if each.draw is not None
+        ]
+        jobs += [
             ([("subscribe", each.grant)], partial(_subscribe, config, each, context, once=once))
             for each in config.subscribe
         ]
         # A subscription is one long run, and a connector may have nothing else: a timer renews its certificate.
-        threading.Thread(target=_renew_periodically, args=(context, refresh), name="renewal", daemon=True).start()
+        _start_renewal(context, refresh)
+        if other is not None:
+            _start_renewal(context, other.refresh)
         with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="stream") as threads:
             futures = [threads.submit(_exit_code_of, job, streams, context, reporter) for streams, job in jobs]
             return max(future.result() for future in futures)
+
+
+def _start_renewal(context: assembly.RuntimeContext, refresh: Callable[[], None]) -> None:
+    threading.Thread(target=_renew_periodically, args=(context, refresh), name="renewal", daemon=True).start()
 
 
 def _renew_periodically(context: assembly.RuntimeContext, refresh: Callable[[], None]) -> None:
@@ -115,7 +133,9 @@ def _publish(
     try:
         stream = replace(context, notify=lambda text: context.notify(f"{section.resource}: {text}"))
         publisher = assembly.publisher(config, section, ledger, stream)
-        passes = Passes(section, config.source.poll if config.source else 0.0, ledger, context.clock)
+        source = config.source
+        poll = 0.0 if source is None or isinstance(source, PoolSourceConfig) else source.poll
+        passes = Passes(section, poll, ledger, context.clock)
         while once or not passes.wait(context.stop, stream.notify):
             try:
                 refresh()

@@ -146,6 +146,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 state=terms.grant.state,
                 withdrawals=terms.grant.withdrawals,
                 row_filter=terms.row_filter,
+                provider=terms.grant.provider,
             )
 
         return await self._answer(context, "Describe", request.header, answer)

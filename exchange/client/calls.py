@@ -155,6 +155,7 @@ class PoolClient(Pool):
             state=reply.state,
             withdrawals=reply.withdrawals,
             row_filter=reply.row_filter,
+            provider=reply.provider,
         )
 
     @override

@@ -39,7 +39,11 @@ class LaneHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What a grant delivers, and the position that its consumer committed. Times in microseconds UTC."""
+    """What a grant delivers, and the position that its consumer committed. Times in microseconds UTC.
+
+    `provider` is the internal id of the department that provides the resource; empty where a pool of an earlier version
+    does not say it.
+    """
 
     grant_id: str
     version: int
@@ -52,6 +56,7 @@ class Subscription:
     state: str
     withdrawals: bool
     row_filter: str
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

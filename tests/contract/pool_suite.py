@@ -393,6 +393,7 @@ class FetchContract(_WithResource):
         assert [each["name"] for each in json.loads(described.schema_text)["fields"]] == ["id", "age"]
         assert consumer.pool.schema(schema_id=described.schema_id)[0] == described.schema_id
         assert described.expires > consumer.pool.hello().server_time
+        assert described.provider == resource.rig.provider.department
         resource.publish(resource.batch(rows(1)))
         assert len(consumer.fetch(described.position).values) == 1, "its position is one to fetch from"
 

@@ -1,4 +1,4 @@
-"""Change sources: PostgreSQL's log and the one in memory keep the same promises."""
+"""Change sources: PostgreSQL's log, the grant of another pool and the one in memory keep the same promises."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from connectors.sources.postgres.change_source import LogSettings, PostgresChang
 from connectors.state.ledger import Ledger
 from tests.kit.world import postgres
 from tests.kit.world.changing_tables import SLOT, execute, slots
+from tests.kit.world.other_pool import OtherPool
 
 PART_ROWS = ChangeSourceSuite.part_rows
 
@@ -62,6 +63,58 @@ class TestLogInMemory(ChangeSourceSuite):
     @override
     def make_unreachable(self) -> None:
         self.database.reachable = False
+
+
+class TestGrantOfAnotherPool(ChangeSourceSuite):
+    """A release is what a transaction is to a database. A pool has no TRUNCATE, and a grant always has a beginning."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        self.other = OtherPool(("id", "name"))
+        self.journal = tmp_path / "journal.sqlite3"
+
+    @override
+    def make_source(self) -> ChangeSource:
+        return self.other.source(self.journal, part_rows=PART_ROWS)
+
+    @override
+    def commit(self, *changes: Change) -> None:
+        made: list[tuple[str, dict[str, str | None]]] = []
+        for kind, key, value in changes:
+            if kind == "move":
+                name = self.other.twin.state("item.v1")[key.encode()]["name"]
+                made += [("delete", {"id": key}), ("put", {"id": value, "name": name})]
+            else:
+                made.append((kind, {"id": key, "name": value}))
+        self.other.commit(*made)
+
+    @override
+    def roll_back(self, *changes: Change) -> None:
+        pass
+
+    @override
+    def lose_log(self) -> None:
+        self.journal.unlink()
+
+    @override
+    def make_unreachable(self) -> None:
+        self.other.make_unreachable()
+
+    @override
+    def test_an_emptied_table_is_named_and_nothing_of_it_follows(self) -> None:
+        """Nothing empties a resource at once: each key is withdrawn."""
+
+    @override
+    def test_a_log_that_is_gone_is_a_conflict_until_it_is_begun_again(self) -> None:
+        """It is none: the grant is drawn from its beginning, and what is gone from it is deleted."""
+        self.commit(("put", "1", "a"))
+        self._begin()
+        self.lose_log()
+        with self._prepared() as (source, kept):
+            assert kept == frozenset()
+            with source.snapshot([TABLE]) as snapshot:
+                chunks = list(snapshot.portions[TABLE].chunks())
+        assert [chunk.columns["id"].to_pylist() for chunk in chunks] == [["1"]]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -12,7 +13,8 @@ import sqlalchemy as sa
 from typing_extensions import override
 
 from connectors.conformance import COLUMNS, Row, SnapshotSourceSuite
-from connectors.port import Replaces, SnapshotSource
+from connectors.port import ChangeRequest, Replaces, SnapshotSource
+from connectors.publishing.change_snapshot import SnapshotTableSource
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
 from connectors.sources.file_portion import FileFormat
 from connectors.sources.http.http_client import HttpSourceClient
@@ -22,6 +24,7 @@ from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 from tests.kit.cases.workbooks import write_workbook
 from tests.kit.twins.http_server import Answer, Call, http_server
+from tests.kit.world.other_pool import OtherPool
 
 
 def _write_cells(file: IO[str], rows: Sequence[Row], delimiter: str = ",") -> None:
@@ -224,3 +227,30 @@ class TestTableInMemory(SnapshotSourceSuite):
 
     def make_unreachable(self, source: SnapshotSource) -> None:
         self.database.reachable = False
+
+
+class TestStateUnderAGrantOfAnotherPool(SnapshotSourceSuite):
+    """The state is drawn to this machine before it is stated: then nothing of it can be out of reach."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.journal = tmp_path / "journal.sqlite3"
+        with ExitStack() as self.opened:
+            yield
+
+    @override
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
+        other = OtherPool(COLUMNS)
+        self.journal.unlink(missing_ok=True)
+        for start in range(0, len(rows), 5_000):
+            other.commit(*(("put", row) for row in rows[start : start + 5_000]))
+        source = self.opened.enter_context(closing(other.source(self.journal)))
+        source.prepare(
+            [ChangeRequest(table="g", after=None, key=("id",), columns=frozenset(COLUMNS))], adopt=False, fresh=False
+        )
+        snapshot = self.opened.enter_context(source.snapshot(["g"]))
+        return SnapshotTableSource(snapshot.portions["g"])
+
+    @override
+    def test_raises_unavailable_when_it_cannot_be_reached(self) -> None:
+        pass

@@ -423,6 +423,7 @@ class TwinClient(Pool):
             state=grant.state,
             withdrawals=True,
             row_filter="",
+            provider=self.pool.providers[str(grant.topic)],
         )
 
     @override

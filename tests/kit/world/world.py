@@ -149,6 +149,7 @@ class World:
         *,
         durable: bool = False,
         database: str | None = None,
+        pool_id: str = "test-pool",
     ) -> None:
         """Prepare a world; nothing is made yet.
 
@@ -160,8 +161,10 @@ class World:
                 Kafka are made so always: with the keys of a copy, a pool would take the lanes that another has on the
                 same Kafka for its own.
             database: reference to the address of an external one, as `pool init --database` takes it.
+            pool_id: of the pool.
         """
         self.folder = folder
+        self._pool_id = pool_id
         self._durable = durable or "kafka" in extra
         self._database = database
         self.programs = programs or Programs()
@@ -175,22 +178,24 @@ class World:
 
     @classmethod
     @contextmanager
-    def start(cls, extra: str = "", database: str | None = None) -> Iterator[Self]:
+    def start(cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool") -> Iterator[Self]:
         """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say).
 
         *database* refers to the address of an external one, as `pool init --database` takes it.
         """
-        with cls.served_without_set_up(extra, database) as world:
+        with cls.served_without_set_up(extra, database, pool_id) as world:
             world.set_up()
             yield world
 
     @classmethod
     @contextmanager
-    def served_without_set_up(cls, extra: str = "", database: str | None = None) -> Iterator[Self]:
+    def served_without_set_up(
+        cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool"
+    ) -> Iterator[Self]:
         """Make a pool and serve it, as `pool init` leaves it: without an account."""
         folder = Path(tempfile.mkdtemp(prefix="pool-world-"))
         folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
-        world = cls(folder, extra, database=database)
+        world = cls(folder, extra, database=database, pool_id=pool_id)
         try:
             world.initialise()
             world.serve(set_up=False)
@@ -202,7 +207,7 @@ class World:
 
     def initialise(self) -> None:
         """Make the pool as `pool init` does, on ports that the system chooses."""
-        command = ("init", "--pool-id", "test-pool", "--data")
+        command = ("init", "--pool-id", self._pool_id, "--data")
         if self._database is not None:
             self.programs.run("pool", *command, str(self.data), "--database", self._database)
         elif self._durable or postgres.syncs() or not self.programs.current:

@@ -230,7 +230,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., grant_id: _Optional[str] = ...) -> None: ...
 
 class DescribeReply(_message.Message):
-    __slots__ = ("grant_id", "grant_version", "topic", "view_schema_id", "view_schema", "position", "not_before", "expires", "state", "withdrawals", "row_filter")
+    __slots__ = ("grant_id", "grant_version", "topic", "view_schema_id", "view_schema", "position", "not_before", "expires", "state", "withdrawals", "row_filter", "provider")
     GRANT_ID_FIELD_NUMBER: _ClassVar[int]
     GRANT_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +242,7 @@ class DescribeReply(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWALS_FIELD_NUMBER: _ClassVar[int]
     ROW_FILTER_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
     grant_id: str
     grant_version: int
     topic: str
@@ -253,7 +254,8 @@ class DescribeReply(_message.Message):
     state: str
     withdrawals: bool
     row_filter: str
-    def __init__(self, grant_id: _Optional[str] = ..., grant_version: _Optional[int] = ..., topic: _Optional[str] = ..., view_schema_id: _Optional[int] = ..., view_schema: _Optional[str] = ..., position: _Optional[bytes] = ..., not_before: _Optional[int] = ..., expires: _Optional[int] = ..., state: _Optional[str] = ..., withdrawals: _Optional[bool] = ..., row_filter: _Optional[str] = ...) -> None: ...
+    provider: str
+    def __init__(self, grant_id: _Optional[str] = ..., grant_version: _Optional[int] = ..., topic: _Optional[str] = ..., view_schema_id: _Optional[int] = ..., view_schema: _Optional[str] = ..., position: _Optional[bytes] = ..., not_before: _Optional[int] = ..., expires: _Optional[int] = ..., state: _Optional[str] = ..., withdrawals: _Optional[bool] = ..., row_filter: _Optional[str] = ..., provider: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("header", "grant_id", "position", "max_records", "max_bytes", "wait_ms")
