@@ -12,6 +12,7 @@
     pool-connect setup|teardown civil-affairs.yaml   mode cdc: the statements for the database; drop the slot
     pool-connect quarantine list|show|export civil-affairs.yaml
     pool-connect replay  civil-affairs.yaml        what a target could not hold, once more
+    pool-connect export  OUTPUT --identity …       what a grant delivers now, as one file
 
 Exit codes: `connectors.runtime.exit_codes`.
 """
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from connectors.commands import drafting, quarantine, reconciling, replaying, status
+from connectors.commands import drafting, exporting, quarantine, reconciling, replaying, status
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
@@ -239,9 +240,13 @@ def teardown(file: File) -> None:
 
 
 def _connect(config: "ConnectorConfig", warn: "Callable[[str], None]" = print_line) -> "RenewingPoolClient":
+    return _connect_as(config.exchange.identity, config.exchange.gateway, warn)
+
+
+def _connect_as(identity: Path, gateway: str, warn: "Callable[[str], None]" = print_error) -> "RenewingPoolClient":
     from connectors.runtime.renewing_client import RenewingPoolClient
 
-    return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now, warn)
+    return RenewingPoolClient(identity, gateway, _now, warn)
 
 
 def _now() -> datetime:
@@ -252,4 +257,5 @@ drafting.add_to(app)
 status.add_to(app)
 quarantine.add_to(app)
 reconciling.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - tests replace the function
+exporting.add_to(app, lambda identity, gateway: _connect_as(identity, gateway))  # noqa: PLW0108 - as above
 replaying.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - as above

@@ -70,16 +70,26 @@ def quarantine_show(
 def quarantine_export(
     file: File,
     output: Annotated[
-        Path, typer.Option("--csv", help="file to write, not there yet; it will hold the rows themselves")
-    ],
+        Path | None, typer.Option("--csv", help="file to write, not there yet; it will hold the rows themselves")
+    ] = None,
     *,
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="or the open rows of a publication, to be mended for `replay --rows`")
+    ] = None,
+    resource: Annotated[str, typer.Option(help="with --rows: which publication, if there are several")] = "",
     everything: Everything = False,
 ) -> None:
-    """Write the quarantined rows, with their original text, as CSV, so that they can be mended at their source."""
+    """Write the quarantined rows, with their original text, as CSV; or, as JSON lines by column, to be mended."""
     from connectors.config.lint import load_config
     from connectors.runtime import status
     from connectors.state.quarantine import as_csv
 
+    if (output is None) is (rows is None):
+        raise InvalidError(Reason.CONFIG_INVALID, "expected one of --csv FILE and --rows FILE")
+    if rows is not None:
+        _export_rows(file, resource, rows)
+        return
+    assert output is not None  # noqa: S101 - one of the two, as was checked
     try:
         # A new file, of this user alone from its first byte: no other one is changed, and no link is followed.
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -91,3 +101,17 @@ def quarantine_export(
         for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
             target.write(line)
     print_line(f"written to {output}, readable by this user only; it holds the rows' own values")
+
+
+def _export_rows(file: Path, resource: str, rows: Path) -> None:
+    from connectors.config.lint import load_config
+    from connectors.runtime.exports.mending import export_rows
+    from connectors.runtime.inspection import publication_section
+
+    config = load_config(file)
+    section = publication_section(config, resource)
+    written = export_rows(config, section, rows)
+    print_line(
+        f"{written:,} rows written to {rows}, readable by this user only; it holds the rows' own values. Mend what is "
+        f"under `row`, stop the connector, and publish them: pool-connect replay {file} --rows {rows}"
+    )

@@ -23,6 +23,7 @@ a portion that still exists unchanged, are recorded again without being publishe
 marked `unknown`, since it is no longer known whether they were. Keys that left the source meanwhile cannot be voided.
 """
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -40,8 +41,12 @@ from connectors.state.quarantine import Quarantine
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.record import Operation
 
-__all__ = ["Publisher"]
+__all__ = ["PORTION_COLUMNS", "Publisher"]
 
+PORTION_COLUMNS = "portion_columns"
+"""Name in the ledger: the columns of the latest portions, as JSON, portion → columns; of a quarantined line of CSV they
+say what its cells are."""
+_KEPT_COLUMNS = 50  # portions
 _MAX_VOIDS = 5_000  # of a batch
 
 
@@ -117,6 +122,7 @@ class Publisher:
     def _publish_portion(self, session: LaneSession, portion: Portion, counters: RunCounters) -> int:
         """Publish it, and return the run in which this pass began: an interrupted one is gone on with."""
         bound = session.mapping.bind(portion.columns)
+        self._keep_columns(portion)
         scope = self.ledger.scope_id(portion.name if portion.replaces is Replaces.SAME_NAME else "")
         checkpoint = self.ledger.checkpoint()
         with KeyScan(
@@ -174,6 +180,17 @@ class Publisher:
             counters.finish("stopped" if self._stop.is_set() else "done")
             key_scan.finished = counters.run.outcome == "done"
             return key_scan.reached.first_run
+
+    def _keep_columns(self, portion: Portion) -> None:
+        stored = self.ledger.meta(PORTION_COLUMNS)
+        kept: dict[str, list[str]] = json.loads(stored) if stored else {}
+        columns = list(portion.columns)
+        if kept.get(portion.name) == columns:
+            return
+        kept.pop(portion.name, None)
+        kept[portion.name] = columns
+        latest = dict(list(kept.items())[-_KEPT_COLUMNS:])
+        self.ledger.set_meta(**{PORTION_COLUMNS: json.dumps(latest, ensure_ascii=False)})
 
     def _pass_identity(self, session: LaneSession, portion: Portion) -> str:
         """Return what has to be equal for an interrupted pass to go on; empty = it begins again."""

@@ -16,28 +16,21 @@ CSV for spreadsheets: `encoding` utf-8-sig (a byte order mark, without which the
 """
 
 import base64
-import csv
 import hashlib
-import io
 import json
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from typing_extensions import override
 
-from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
+from connectors.port import DecodedRelease, QuarantineCallback, RejectedRecord, Sink, WriteResult
 from connectors.sinks.field_names import require_names
-from connectors.sinks.latest_records import values_of
 from connectors.sinks.parquet_part import parquet_part, require_parquet
-from connectors.state.quarantine import escape_formula
+from connectors.sinks.text_lines import csv_lines, json_lines, release_lines
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
 __all__ = ["FileSink"]
@@ -168,53 +161,12 @@ class FileSink(Sink):
         """Return a part, and the records that it cannot hold."""
         if self._file_format == "parquet":
             return parquet_part(release), []
-        indexes = np.flatnonzero(~np.array(release.withdrawn, np.bool_))
-        values, rejected = values_of(release.records, np.arange(len(release.records)), indexes)
-        rows = dict(zip(indexes.tolist(), values, strict=True))
-        lines: list[dict[str, Any]] = []
-        for index, (key, at) in enumerate(zip(release.keys, release.recorded_at, strict=True)):
-            own = {"_record_key": key.hex(), "_recorded_at": _iso_time(at)}
-            if release.withdrawn[index]:
-                lines.append({**own, "_operation": "withdrawn"})
-                continue
-            row = rows[index]
-            if row is None:
-                continue
-            unfit = next((name for name, value in row.items() if self._is_unfit(value)), None)
-            if unfit is not None:
-                message = "JSON has no number for it: NaN or infinity"
-                rejected.append(RejectedRecord(index=index, code=RejectCode.TARGET_TYPE, field=unfit, message=message))
-                continue
-            lines.append({**own, "_operation": "upsert", **{name: _json_value(each) for name, each in row.items()}})
-        rejected.sort(key=lambda each: each.index)
+        lines, rejected = release_lines(release, as_json=self._file_format == "jsonl")
         if self._file_format == "jsonl":
-            return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(), rejected
-        return self._csv_content(lines), rejected
-
-    def _is_unfit(self, value: Any) -> bool:
-        if isinstance(value, dict):
-            return any(map(self._is_unfit, value.values()))
-        if isinstance(value, (list, tuple)):
-            return any(map(self._is_unfit, value))
-        return self._file_format == "jsonl" and isinstance(value, float) and not math.isfinite(value)
-
-    def _csv_content(self, lines: Sequence[Mapping[str, Any]]) -> bytes:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer)
+            return json_lines(lines).encode(), rejected
         names = [*_OWN_COLUMNS, *self._names]
-        writer.writerow(names)
-        for line in lines:
-            writer.writerow([self._cell(line.get(name)) for name in names])
-        return buffer.getvalue().encode(self._encoding)
-
-    def _cell(self, value: Any) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, str):
-            return escape_formula(value) if self._neutralise else value
-        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+        text = csv_lines(lines, names, header=True, neutralise_formulas=self._neutralise)
+        return text.encode(self._encoding), rejected
 
     def _write_atomically(self, name: str, content: bytes) -> None:
         part = self._folder / f".{name}.part"
@@ -228,25 +180,6 @@ class FileSink(Sink):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _iso_time(at: int) -> str:
-    return datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000).isoformat()
-
-
-def _json_value(value: Any) -> Any:
-    """Return a value for JSON: decimals as text, so that no reader rounds them; bytes in base64."""
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, dict):
-        return {name: _json_value(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(each) for each in value]
-    return value
 
 
 def _json(header: Mapping[str, Any]) -> bytes:

@@ -16,13 +16,21 @@ import pyarrow.parquet as pq
 from connectors.port import DecodedRelease
 from schemas.errors import ConflictError, Reason
 
-__all__ = ["parquet_part", "require_parquet"]
+__all__ = ["parquet_part", "parquet_table", "require_parquet"]
 
 _UTC = pa.timestamp("us", "UTC")
 
 
 def parquet_part(release: DecodedRelease) -> bytes:
     """Return the records of a release, in order, as a Parquet file."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(parquet_table(release), buffer, compression="zstd")
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+def parquet_table(release: DecodedRelease) -> pa.Table:
+    """Return the records of a release, in order, as the columns that the module states."""
     withdrawn = np.array(release.withdrawn, np.bool_)
     rows = pa.array(np.cumsum(~withdrawn) - 1, pa.int64(), mask=withdrawn)
     own = {
@@ -31,11 +39,7 @@ def parquet_part(release: DecodedRelease) -> bytes:
         "_operation": pa.array(np.where(withdrawn, "withdrawn", "upsert").tolist(), pa.string()),
     }
     fields = zip(release.records.schema.names, release.records.columns, strict=True)
-    table = pa.table({**own, **{name: column.cast(_nullable(column.type)).take(rows) for name, column in fields}})
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
+    return pa.table({**own, **{name: column.cast(_nullable(column.type)).take(rows) for name, column in fields}})
 
 
 def _nullable(kind: pa.DataType) -> pa.DataType:

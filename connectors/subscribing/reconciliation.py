@@ -18,14 +18,24 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from connectors.port import DecodedRelease
+from connectors.port import DecodedRelease, Pool
 from connectors.subscribing.nanoseconds import as_deliverable
+from connectors.subscribing.subscriber import BEGINNING, SubscriptionConfig
 from exchange.client.messages import FetchResult
 from registry.codec.codec import Engine
 from schemas.errors import CorruptError, Reason
 from schemas.record import FRAME_SIZE
 
-__all__ = ["DrawnState", "TargetComparison", "TargetRange", "TargetReconciliation", "compare_target"]
+__all__ = [
+    "DrawnState",
+    "DrawnTotals",
+    "TargetComparison",
+    "TargetRange",
+    "TargetReconciliation",
+    "compare_target",
+    "decode_drawn",
+    "draw_state",
+]
 
 _PAGE = 2_000  # records
 _RANGES = "0123456789abcdef"
@@ -141,6 +151,41 @@ class DrawnState:
         yield from self._sql.execute("SELECT key, what FROM differing ORDER BY what, key")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnTotals:
+    """What drawing took: releases that had records, and the audit entry of the last one."""
+
+    releases: int
+    last_entry: str
+
+
+def draw_state(
+    pool: Pool, config: SubscriptionConfig, drawn: DrawnState, progress: Callable[[int], None] = lambda _: None
+) -> DrawnTotals:
+    """Draw everything under a grant from its beginning; nothing is acknowledged.
+
+    Raises:
+        PoolError: the grant does not allow it, its quota is used up, the pool is away or was restored meanwhile.
+    """
+    position, releases, records, last_entry = BEGINNING, 0, 0, ""
+    while True:
+        result = pool.fetch(
+            config.grant,
+            position=position,
+            purpose=config.purpose,
+            case=config.case,
+            max_records=config.batch_rows,
+            wait=0.0,
+        )
+        drawn.add(result)
+        position, last_entry = result.next_position, result.entry_id or last_entry
+        releases += bool(result.entry_id)
+        records += len(result.values)
+        progress(records)
+        if result.caught_up:
+            return DrawnTotals(releases=releases, last_entry=last_entry)
+
+
 class _Totals:
     def __init__(self) -> None:
         self.counts, self.hashes = [0] * len(_RANGES), [0] * len(_RANGES)
@@ -168,7 +213,7 @@ def compare_target(
     here, there = _Totals(), _Totals()
     set_aside = 0
     for rows in drawn.valid():
-        release = _release(rows, engine_of)
+        release = decode_drawn(rows, engine_of(int.from_bytes(rows[0][2][1:FRAME_SIZE], "big")))
         differing = target.differing(release)
         found: dict[bytes, str] = {}
         for index, (key, _, value) in enumerate(rows):
@@ -205,8 +250,8 @@ def compare_target(
     )
 
 
-def _release(rows: Sequence[tuple[bytes, int, bytes]], engine_of: Callable[[int], Engine]) -> DecodedRelease:
-    engine = engine_of(int.from_bytes(rows[0][2][1:FRAME_SIZE], "big"))
+def decode_drawn(rows: Sequence[tuple[bytes, int, bytes]], engine: Engine) -> DecodedRelease:
+    """Return rows of `DrawnState.valid` as a release; *engine* is of the schema of all of them."""
     records: pa.RecordBatch = as_deliverable(engine.decode([value[FRAME_SIZE:] for _, _, value in rows]))
     return DecodedRelease(
         keys=[key for key, _, _ in rows],

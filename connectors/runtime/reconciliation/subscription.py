@@ -15,8 +15,8 @@ from connectors.runtime.reconciliation.publication import write_differences
 from connectors.sinks.sql import SqlSink
 from connectors.state.quarantine import KEY_SIZE, read_entries
 from connectors.subscribing.nanoseconds import deliverable_schema
-from connectors.subscribing.reconciliation import DrawnState, TargetReconciliation, compare_target
-from connectors.subscribing.subscriber import BEGINNING
+from connectors.subscribing.reconciliation import DrawnState, TargetReconciliation, compare_target, draw_state
+from connectors.subscribing.subscriber import SubscriptionConfig
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
 from schemas.errors import InvalidError, Reason
@@ -71,27 +71,16 @@ def reconcile_target(
         target = sink.comparison(deliverable_schema(engine_of(subscription.schema_id).schema))
         scratch = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="pool-connect-")))
         drawn = opened.enter_context(closing(DrawnState(scratch / "drawn.sqlite3")))
-        position, releases, records, last_entry = BEGINNING, 0, 0, ""
-        while True:
-            result = pool.fetch(
-                section.grant,
-                position=position,
-                purpose=section.purpose,
-                case=section.case,
-                max_records=section.batch_rows,
-                wait=0.0,
-            )
-            drawn.add(result)
-            position, last_entry = result.next_position, result.entry_id or last_entry
-            releases += bool(result.entry_id)
-            records += len(result.values)
-            progress(records)
-            if result.caught_up:
-                break
+        terms = SubscriptionConfig(
+            grant=section.grant, purpose=section.purpose, case=section.case, batch_rows=section.batch_rows
+        )
+        totals = draw_state(pool, terms, drawn, progress)
         found = compare_target(drawn, target, engine_of, _quarantined(assembly.ledger_path(config, section.grant)))
         if differences is not None:
             write_differences(differences, ((key.hex().encode(), what) for key, what in drawn.differences()))
-        return ReconciledTarget(grant=section.grant, releases=releases, last_entry=last_entry, result=found)
+        return ReconciledTarget(
+            grant=section.grant, releases=totals.releases, last_entry=totals.last_entry, result=found
+        )
 
 
 def _quarantined(ledger: Path) -> set[bytes]:
