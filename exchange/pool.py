@@ -10,6 +10,7 @@ grant_reads               lists, one grant in words        exchange/control/gran
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
+elements                  data elements, lead departments  exchange/control/catalogue/elements.py
 accounts                  accounts, invitations            exchange/control/accounts.py
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
@@ -36,6 +37,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
@@ -100,6 +102,7 @@ class Pool:
     grant_use: GrantUse
     administration: Administration
     catalogue: CatalogueService
+    elements: ElementService
     departments: DepartmentService
     accounts: AccountService
     connectors: ConnectorService

@@ -157,6 +157,9 @@ class Reason(StrEnum):
     LOG_BEHIND = "log_behind"
     ROW_FORGED = "row_forged"
     RESTORE_UNSETTLED = "restore_unsettled"
+    # the catalogue
+    ELEMENT_HAS_LEAD = "element_has_lead"
+    ELEMENT_CONTESTED = "element_contested"
     # the law of sharing: requests and duties
     CLAUSE_MISSING = "clause_missing"
     SUPPLEMENT_REPEATED = "supplement_repeated"

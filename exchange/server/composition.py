@@ -46,6 +46,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
@@ -110,6 +111,7 @@ from registry.directory.departments import Departments
 from registry.governance.approvals import Approvals
 from registry.postgres.approvals import PostgresApprovals
 from registry.postgres.catalogue_records import PostgresRecords
+from registry.postgres.data_elements import PostgresElements
 from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from registry.postgres.outbox import PostgresOutbox
 from registry.postgres.subjects import PostgresSubjects
@@ -240,6 +242,7 @@ class App:
             now=utc_now,
             quotas=config.quotas,
         )
+        elements = PostgresElements(tags)
         audit_queries = AuditQueries(
             enforcer=audit.enforcer,
             attributes=authorization.attributes,
@@ -285,13 +288,21 @@ class App:
                 now=utc_now,
             ),
             administration=administration,
+            elements=ElementService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                departments=registry.departments,
+                store=elements,
+                records=PostgresRecords(tags),
+            ),
             catalogue=CatalogueService(
                 database=storage.database,
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
                 registry=services,
                 procedure=Procedure(
-                    PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification
+                    PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification, elements
                 ),
                 administration=administration,
                 access=authorization.access,

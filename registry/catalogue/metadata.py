@@ -31,6 +31,7 @@ class DataItem:
         name: in Chinese. name_en: in English, or the field's name.
         type: id of the list `item_types`. length: characters or digits; None = not stated.
         element: code of the data element (数据元) that it is an item of; empty = none.
+        source: the entry is the element's source (数源); else it refers to it.
     """
 
     name: str = ""
@@ -38,6 +39,7 @@ class DataItem:
     type: str = ""
     length: int | None = None
     element: str = ""
+    source: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

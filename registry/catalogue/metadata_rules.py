@@ -92,7 +92,7 @@ _RESOURCE: Final = re.compile(RESOURCE_CODE, re.ASCII)
 _LAW: Final = re.compile("《[^《》]{2,}》")
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
 _PHONE: Final = re.compile(r"[0-9+()\- ]{3,30}", re.ASCII)
-_ELEMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
+_ELEMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)  # as `registry.catalogue.elements` has it
 
 
 def faults_of(metadata: Metadata, lists: CodeLists, stage: Stage = Stage.DRAFT) -> list[Fault]:
@@ -213,6 +213,8 @@ def _item(item: DataItem, lists: CodeLists) -> Iterator[_Found]:
             yield member, FaultCode.TOO_LONG
     if item.length is not None and item.length < 1:
         yield "length", FaultCode.MALFORMED
+    if item.source and not item.element:
+        yield "element", FaultCode.MISSING
     if item.element and not _ELEMENT.fullmatch(item.element):
         yield "element", FaultCode.MALFORMED
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 
 from registry.catalogue.code_lists import CodeLists, code_lists
+from registry.catalogue.element_store import ElementStore
+from registry.catalogue.elements import check_source, sources_of
 from registry.catalogue.life_cycle import EntryEvent, EntryRule, ProcedureState, rule_of
 from registry.catalogue.metadata import Metadata
-from registry.catalogue.metadata_rules import Fault, Stage, faults_of
+from registry.catalogue.metadata_rules import Fault, FaultCode, Stage, fault_of, faults_of
 from registry.catalogue.record import CatalogueRecord, EntryAct, LegalChange, RetirementNotice
 from registry.catalogue.store import RecordStore
 from registry.database.unit_of_work import Reader, UnitOfWork
@@ -65,6 +67,7 @@ class Procedure:
         store: of records.
         catalogue: of entries.
         fields: returns the classification of every field registered under a subject.
+        elements: data elements, to which items refer.
         lists: code lists.
     """
 
@@ -73,11 +76,13 @@ class Procedure:
         store: RecordStore,
         catalogue: Catalogue,
         fields: Callable[[Reader, str], list[ClassifiedField]],
+        elements: ElementStore,
         lists: CodeLists | None = None,
     ) -> None:
         self.store = store
         self._catalogue = catalogue
         self._fields = fields
+        self._elements = elements
         self._lists = lists or code_lists()
 
     def describe(
@@ -142,7 +147,7 @@ class Procedure:
         """
         current = self._locked(work, topic)
         rule = _rule(current, step.event)
-        self._check(current, rule, step)
+        self._check(work, current, rule, step)
         changed = replace(
             current,
             version=current.version + 1,
@@ -183,18 +188,26 @@ class Procedure:
             act=EntryAct(event=step.event, by=step.actor.id, at=step.at, entry=step.entry_id, reason=step.reason),
         )
         rule = _rule(before, _E.CHANGE)
-        self._check(before, rule, step)
+        self._check(work, before, rule, step)
         opened = _changing(replace(before, state=rule.target), step)
         self.store.save(work, opened)
         return opened
 
-    def faults(self, record: CatalogueRecord, stage: Stage = Stage.REVIEW) -> list[Fault]:
-        """Return what is missing or wrong in a record's metadata."""
-        return faults_of(record.metadata, self._lists, stage)
+    def faults(self, reader: Reader, record: CatalogueRecord) -> list[Fault]:
+        """Return what is missing or wrong in a record's metadata for its review."""
+        return self.check(reader, record.metadata)
 
-    def check(self, metadata: Metadata) -> list[Fault]:
+    def check(self, reader: Reader, metadata: Metadata) -> list[Fault]:
         """Return what is missing or wrong in metadata for its review; nothing is stored."""
-        return faults_of(metadata.normalized(self._lists), self._lists, Stage.REVIEW)
+        metadata = metadata.normalized(self._lists)
+        codes = {item.element for item in metadata.items if item.element}
+        unknown = {code for code in codes if self._elements.get(reader, code) is None}
+        faults = faults_of(metadata, self._lists, Stage.REVIEW)
+        return faults + [
+            fault_of(f"items[{number}].element", FaultCode.UNKNOWN)
+            for number, item in enumerate(metadata.items)
+            if item.element in unknown
+        ]
 
     def get(self, reader: Reader, topic: Topic) -> CatalogueRecord:
         """Return the current version.
@@ -261,7 +274,7 @@ class Procedure:
             raise _undescribed(topic)
         return record
 
-    def _check(self, current: CatalogueRecord, rule: EntryRule, step: Step) -> None:
+    def _check(self, work: UnitOfWork, current: CatalogueRecord, rule: EntryRule, step: Step) -> None:
         actor = step.actor
         if actor.role not in rule.roles or (rule.person and actor.kind is not ActorKind.HUMAN):
             raise RefusedError(
@@ -278,13 +291,23 @@ class Procedure:
                     raise RefusedError(refusal.reason, refusal.explanation)
         _check_given(current, rule, step)
         if rule.complete:
-            check_metadata(faults_of(current.metadata, self._lists, Stage.REVIEW))
+            check_metadata(self.faults(work, current))
+
+    def _check_sources(self, work: UnitOfWork, record: CatalogueRecord) -> None:
+        """Check that the department may be the source of the elements that its entry says (decree 809, Art. 19)."""
+        codes = sources_of(record.metadata)
+        for code in codes:  # in their order: two publications wait for each other, and neither for ever
+            element = self._elements.lock(work, code)
+            if element is not None:
+                check_source(element, record.provider, self._elements.claims(work, code))
+        self._elements.replace_claims(work, record.topic, record.provider, codes)
 
     def _carry_out(self, work: UnitOfWork, record: CatalogueRecord, step: Step) -> None:
         """Write into the entry what the event puts in force."""
         topic = record.topic
         match step.event:
             case EntryEvent.PUBLISH:
+                self._check_sources(work, record)
                 entry = self._catalogue.get(work, topic)
                 entry = self._catalogue.change(work, _applied(entry, record.metadata))
                 if entry.state is EntryState.DRAFT:
@@ -295,6 +318,7 @@ class Procedure:
                 self._catalogue.resume(work, topic)
             case EntryEvent.RETIRE | EntryEvent.WITHDRAW:
                 self._catalogue.archive(work, topic, version=self._catalogue.get(work, topic).version)
+                self._elements.replace_claims(work, topic, record.provider, ())
             case _:
                 pass
 

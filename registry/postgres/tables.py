@@ -10,8 +10,10 @@ __all__ = [
     "catalogue_record",
     "catalogue_record_version",
     "catalogue_version",
+    "data_element",
     "department",
     "department_version",
+    "element_source",
     "metadata",
     "outbox",
     "reference",
@@ -167,6 +169,30 @@ catalogue_record_version = sa.Table(
     *tag_columns(),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue_record.name", "registry_catalogue_record.major"]),
     info=tagged("directory"),
+)
+
+data_element = sa.Table(
+    "registry_data_element",
+    metadata,
+    sa.Column("code", sa.Text(collation="C"), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    *tag_columns(),
+    info=tagged("directory"),
+    comment="the dictionary of data elements, and the lead department of each",
+)
+
+element_source = sa.Table(
+    "registry_element_source",
+    metadata,
+    sa.Column("element", sa.Text(collation="C"), primary_key=True),
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    *tag_columns(),
+    sa.Index("registry_element_source_entry", "name", "major"),
+    info=tagged("directory"),
+    comment="which entries in force are the source of which data elements",
 )
 
 approval = sa.Table(

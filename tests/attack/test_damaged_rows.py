@@ -35,6 +35,7 @@ LISTS = {
         "name || '.v' || major",
         "body = replace(body, 'authority_review', 'published')",
     ),
+    "registry_data_element": ("/elements", "code", "code", "body = replace(body, 'G4', 'G1')"),
     "registry_department": ("/departments", "id", "id", "body = replace(body, '330100', '330101')"),
 }
 NO_LIST = {
@@ -47,6 +48,7 @@ NO_LIST = {
     "registry_department_version": "history of one department",
     "registry_catalogue_version": "history of one entry",
     "registry_catalogue_record_version": "versions of one record",
+    "registry_element_source": "sources of one element; a forged one is refused",
 }
 
 
@@ -58,6 +60,9 @@ class Pool:
         self.provider, self.consumer = world.department("公安局"), world.department("人社局")
         for number, topic in enumerate((TOPIC, OTHER), 1):
             self.provider.offer(topic, library.text("population"), code=f"101001/00000{number}", level="G4")
+        for code in ("DE00001", "DE00002"):
+            element = {"code": code, "zh": "公民身份号码", "en": "Identity number", "type": "text", "level": "G4"}
+            world.root.post("/elements", element)
         for topic in ("firms.v1", "licences.v1"):
             editor, head = map(self.provider.account, ("catalogue_editor", "sharing_office_head"))
             editor.post(f"/catalogue/{topic}/metadata", metadata().to_document())

@@ -31,13 +31,13 @@ class City:
         self.provider, self.consumer = world.department("公安局"), world.department("人社局")
         self.editor, self.head = map(self.provider.account, ("catalogue_editor", "sharing_office_head"))
 
-    def pool(self, office: Office | None, role: str, *words: str, check: bool = True) -> str:
-        """Run `pool catalogue` as an account; return what it prints, errors too."""
+    def pool(self, office: Office | None, role: str, *words: str, check: bool = True, group: str = "catalogue") -> str:
+        """Run `pool catalogue`, or another group, as an account; return what it prints, errors too."""
         name = "authority-1" if office is None else f"{role}-{office.id[-6:]}".replace("_", "-")
         token = self.world.folder / "token"
         token.write_text(self.world.people.tokens[name])
         options = ("--data", str(self.world.data), "--token-file", str(token))
-        done = self.world.programs.run("pool", "catalogue", *options, *words, check=check)
+        done = self.world.programs.run("pool", group, *options, *words, check=check)
         return done.stdout + done.stderr
 
     def as_editor(self, *words: str) -> str:
@@ -175,3 +175,39 @@ def test_metadata_with_faults_is_refused_element_by_element(city: City) -> None:
     assert error.details.keys() == {"share_scope", "level"}
     with_number = {**metadata().to_document(), "abstract": "如 11010519491231002X"}
     refused(Reason.PERSONAL_NUMBER, lambda: city.editor.post("/catalogue/new.v1/metadata", with_number))
+
+
+def test_one_data_element_has_one_source_department(city: City, tmp_path: Path) -> None:
+    root, mine, theirs = city.world.root, "ids.v1", "their-ids.v1"
+    element = {"code": "DE00001", "zh": "公民身份号码", "en": "Identity number", "type": "text", "length": 18}
+    refused(Reason.ROLE_MISSING, lambda: city.editor.post("/elements", element))
+    file = tmp_path / "element.json"
+    file.write_text(json.dumps({**element, "level": "G4", "personal": "D", "mask": "keep_3_4"}))
+    assert json.loads(city.pool(None, "", "define", str(file), group="element"))["version"] == 1
+    item = {"name": "公民身份号码", "type": "text", "element": "DE00001", "source": True}
+    body = {**metadata().to_document(), "items": [item]}
+    for topic, office in ((mine, city.provider), (theirs, city.consumer)):
+        editor, head = map(office.account, ("catalogue_editor", "sharing_office_head"))
+        editor.post(f"/catalogue/{topic}/metadata", body)
+        editor.post(f"/catalogue/{topic}/schemas", {"text": library.text("population")})
+        editor.post(f"/catalogue/{topic}/submission")
+        head.post(f"/catalogue/{topic}/approval")
+    root.post(f"/catalogue/{mine}/publication")
+    refused(Reason.ELEMENT_CONTESTED, lambda: root.post(f"/catalogue/{theirs}/publication"))
+    assert "contested\tDE00001" in city.pool(None, "", "duplicates", group="element")
+    lead = {"department": city.provider.id, "reason": "户籍登记职责"}
+    refused(Reason.ROLE_MISSING, lambda: city.head.post("/elements/DE00001/lead", lead))
+    city.pool(
+        None, "", "lead", "DE00001", "--department", city.provider.id, "--reason", "户籍登记职责", group="element"
+    )
+    refused(Reason.ELEMENT_HAS_LEAD, lambda: root.post(f"/catalogue/{theirs}/publication"))
+    shown = city.editor.get("/elements/DE00001")
+    assert (shown["lead"], shown["sources"]) == (city.provider.id, [mine])
+    changed = root.post("/elements/DE00001/lead", {"department": city.consumer.id, "reason": "职责划转"})
+    assert changed["no_source"] == [mine]
+    root.post(f"/catalogue/{theirs}/publication")
+    rows = [one for one in city.editor.list("/duplicates") if one["element"] == "DE00001"]
+    assert [(one["kind"], [entry["topic"] for entry in one["entries"]]) for one in rows] == [("against_lead", [mine])]
+    denied = root.list("/audit/entries", {"resource": theirs})
+    reasons = {one["entry"]["data"].get("failed") for one in denied}
+    assert {"element_contested", "element_has_lead"} <= reasons, "each refusal is in the log"

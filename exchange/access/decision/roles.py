@@ -133,6 +133,10 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CATALOGUE_RETAIN: {_R.DATA_AUTHORITY: Scope.ANY},  # a shorter one removes records
         _A.CATALOGUE_READ: _EVERYONE,
+        # The dictionary is the whole pool's, and who is the source of what is the authority's word (Art. 19).
+        _A.ELEMENT_DEFINE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.ELEMENT_LEAD: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.ELEMENT_READ: _EVERYONE,
         _A.SCHEMA_REGISTER: {_R.CATALOGUE_EDITOR: Scope.OWN},
         # Which of these an account without a right has, `registry.governance.subject_rights` says.
         _A.SCHEMA_READ: _EVERYONE,
@@ -213,6 +217,7 @@ _READS = frozenset(
     {
         _A.DEPARTMENT_READ,
         _A.CATALOGUE_READ,
+        _A.ELEMENT_READ,
         _A.SCHEMA_READ,
         _A.SCHEMA_READ_BY_ID,
         _A.GRANT_READ,
@@ -252,6 +257,8 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.CATALOGUE_RESUME,
             _A.CATALOGUE_ANNOUNCE,
             _A.CATALOGUE_WITHDRAW,
+            _A.ELEMENT_DEFINE,
+            _A.ELEMENT_LEAD,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -271,6 +278,7 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     *(_ON_ENTRIES - {rule.action for rule in ENTRY_RULES if not rule.person}),
     _A.APPROVAL_DECIDE,
     _A.CATALOGUE_RETAIN,
+    _A.ELEMENT_LEAD,
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,

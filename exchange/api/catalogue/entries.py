@@ -31,6 +31,7 @@ class ItemBody(Body):
     type: str = Field("", description="id, code or name of the list `item_types`")
     length: int | None = None
     element: str = Field("", description="code of the data element (数据元)")
+    source: bool = Field(default=False, description="the entry is the element's source (数源)")
 
 
 class MetadataBody(Body):

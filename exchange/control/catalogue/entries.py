@@ -182,7 +182,8 @@ class CatalogueService:
             RefusedError: the actor may not read the catalogue.
         """
         self._admit(actor, call, "*")
-        return self._procedure.check(metadata)
+        with self._database.read() as reader:
+            return self._procedure.check(reader, metadata)
 
     def apply(
         self, actor: Actor, call: RequestContext, topic: Topic, event: EntryEvent, given: EntryStep
@@ -288,7 +289,7 @@ class CatalogueService:
             current = self._procedure.get(reader, topic)
             if actor.department in {"", current.provider}:
                 shown = self._shown(self._attributes.rules(reader), current)
-                return replace(shown, faults=self._procedure.faults(current))
+                return replace(shown, faults=self._procedure.faults(reader, current))
             in_force = self._procedure.in_force(reader, current)
         if in_force is None:
             raise InvalidError(Reason.NOT_FOUND, f"the entry {topic} has no full metadata that you may see")

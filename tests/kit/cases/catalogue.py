@@ -16,7 +16,7 @@ _WHOLE = Metadata(
     theme="public-services",
     format="database",
     items=(
-        DataItem(name="公民身份号码", name_en="id_number", type="text", length=18, element="DE00001"),
+        DataItem(name="公民身份号码", name_en="id_number", type="text", length=18),
         DataItem(name="姓名", name_en="full_name", type="text", length=50),
         DataItem(name="出生日期", name_en="birth_date", type="date"),
     ),

@@ -93,6 +93,7 @@ def _document() -> dict[str, Any]:
         "metadata": {"title": _EVIL, "abstract": _EVIL, "share_modes": [_EVIL]}, "in_force": 1, "change": {"on": _EVIL},
         "notice": {"from_day": _EVIL, "filing": _EVIL, "reason": _EVIL, "consumers": [_EVIL]},
         "act": {"event": _EVIL, "by": _EVIL, "at": _EVIL, "reason": _EVIL, "entry": _EVIL},
+        "code": _EVIL, "lead": _EVIL, "no_source": [_EVIL], "entries": [{"topic": _EVIL, "provider": _EVIL}],
         "drafts": [], "unchanged": [], "gaps": [{"row": 2, "heading": _EVIL, "code": _EVIL, "en": _EVIL}],
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
