@@ -44,6 +44,7 @@ __all__ = [
     "leaf_hashes",
     "receipt_statement",
     "unframe",
+    "value_leaf",
 ]
 
 MAX_BATCH_RECORDS = 10_000
@@ -287,6 +288,17 @@ def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes
     if next(keys, None) is not None:
         raise _void_keys_mismatch()
     return leaves
+
+
+def value_leaf(mark: int, times: bytes, value: bytes) -> bytes:
+    """Return the leaf of one record that has a value; see `leaf_hashes`.
+
+    Args:
+        mark: of the record.
+        times: its valid times, 16 bytes, zeros where none are stated.
+        value: framed Avro.
+    """
+    return hashlib.sha256(bytes((0, 1, mark & 15)) + times + bytes(32) + value).digest()
 
 
 def _void_keys_mismatch() -> InvalidError:

@@ -106,6 +106,8 @@ class Append:
         partitions: keys' partitions, computed by the gateway.
         values: framed Avro; None for a void.
         valid: 16 bytes a record, or empty (see `schemas.record.Batch`).
+        leaves: their leaf hashes (`schemas.record.leaf_hashes`); where there are none, an adapter computes what it
+            needs of them.
     """
 
     lane: Lane
@@ -118,6 +120,7 @@ class Append:
     partitions: Sequence[int]
     values: Sequence[bytes | None]
     valid: bytes = b""
+    leaves: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,14 @@ from functools import lru_cache
 from exchange.access.view.filter import filter_from_text, filter_to_text
 from exchange.access.view.view import View, ViewResult, ViewSpec
 from exchange.engines.process_pool import Parts, ProcessPool, Task, TaskSpec
-from exchange.records.submission import Records, check_root
+from exchange.records.submission import CheckedRecords, Records, check_root
 from registry.avro.parser import ParsedSchema, parse
 from registry.codec.codec import CodecEngine, RowError, engine_for
 from registry.codec.framing import strip_frames
 from registry.codec.json_rows import json_rows
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
+from schemas.merkle import HASH_SIZE
 from schemas.record import FRAME_SIZE, Packed
 
 __all__ = ["apply_view", "check_batch", "compile_check", "compile_json", "compile_view", "json_values"]
@@ -61,7 +62,7 @@ def json_values(workers: ProcessPool, schema: str, values: Packed) -> Packed:
 
 def check_batch(
     workers: ProcessPool, writers: Mapping[int, ParsedSchema], records: Records, values: Sequence[bytes]
-) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
+) -> CheckedRecords | list[RowError]:
     """Check the root and the framed values of a batch to be published, perhaps in an engine process.
 
     Args:
@@ -71,8 +72,7 @@ def check_batch(
         values: their values, one by one.
 
     Returns:
-        The key bytes of the records that have a value, in order, and the schema ids among them, ascending; or the rows
-        that do not match their schema, at most 100, in order.
+        Their keys, schemas and leaf hashes; or the rows that do not match their schema, at most 100, in order.
 
     Raises:
         InvalidError: SIGNATURE_INVALID, the root is not that of the records; SCHEMA_UNKNOWN, a frame names none of the
@@ -83,10 +83,14 @@ def check_batch(
     if workers.in_thread(len(values)):
         return _checked(_engines(versions), records, values)
     task = _check_task(versions)
-    good, first, second = workers.run(task, _to_parts(records), records=len(values))
+    good, first, second, leaves = workers.run(task, _to_parts(records), records=len(values))
     if good == b"rows":
         return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
-    return list(Packed(first, second)), tuple(json.loads(good))
+    return CheckedRecords(
+        keys=list(Packed(first, second)),
+        schema_ids=tuple(json.loads(good)),
+        leaves=[leaves[at : at + HASH_SIZE] for at in range(0, len(leaves), HASH_SIZE)],
+    )
 
 
 def compile_view(definition: bytes) -> Task:
@@ -129,10 +133,9 @@ def compile_check(definition: bytes) -> Task:
         checked = _checked(engines, records, list(records.values))
         if isinstance(checked, list):
             rows = [[row.index, row.reason, row.field, row.message] for row in checked]
-            return [b"rows", json.dumps(rows).encode(), b""]
-        keys, ids = checked
-        packed = Packed.of(keys)
-        return [json.dumps(ids).encode(), packed.offsets, packed.values]
+            return [b"rows", json.dumps(rows).encode(), b"", b""]
+        packed = Packed.of(checked.keys)
+        return [json.dumps(checked.schema_ids).encode(), packed.offsets, packed.values, b"".join(checked.leaves)]
 
     return task
 
@@ -166,9 +169,9 @@ def _from_parts(parts: Parts) -> Records:
 
 def _checked(
     engines: Mapping[int, CodecEngine], records: Records, values: Sequence[bytes]
-) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
+) -> CheckedRecords | list[RowError]:
     """Check the root, then each schema's records with its engine; see `check_batch`."""
-    check_root(records, values)
+    leaves = check_root(records, values)
     found: dict[int, bytes] = {}
     bad: list[RowError] = []
     groups = strip_frames(records.values)
@@ -184,7 +187,7 @@ def _checked(
         if not isinstance(checked, list):
             keys = checked.keys or [b""] * len(group.datums)  # a schema that names no key
             if len(groups) == 1:
-                return keys, (group.schema_id,)
+                return CheckedRecords(keys=keys, schema_ids=(group.schema_id,), leaves=leaves)
             found.update(zip(group.indexes.tolist(), keys, strict=True))
             continue
         indexes = group.indexes.tolist()
@@ -194,7 +197,8 @@ def _checked(
         ]
     if bad:
         return sorted(bad, key=lambda row: row.index)
-    return [found[index] for index in sorted(found)], tuple(sorted({group.schema_id for group in groups}))
+    ids = tuple(sorted({group.schema_id for group in groups}))
+    return CheckedRecords(keys=[found[index] for index in sorted(found)], schema_ids=ids, leaves=leaves)
 
 
 _Writers = tuple[tuple[int, ParsedSchema], ...]

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from exchange.records.release import ViewOutput
-from exchange.records.submission import Records
+from exchange.records.submission import CheckedRecords, Records
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant
 from schemas.names import Topic
@@ -23,8 +23,8 @@ __all__ = ["GrantViews", "KeyPseudonymizer", "ReceiptSigner", "RecordChecker"]
 class RecordChecker(Protocol):
     """Checks the records of a batch, perhaps in an engine process."""
 
-    def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        """Return the key bytes of the records that have a value, in order, and the schema ids among them.
+    def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> CheckedRecords:
+        """Return the keys, schemas and leaf hashes of records that match their schemas and their batch's root.
 
         Args:
             topic: of the batch.

@@ -156,9 +156,9 @@ class PublishService:
             )
         # (5)
         values = list(submission.values)
-        value_keys, schema_ids = self._checker.check(topic, submission, values)
+        checked = self._checker.check(topic, submission, values)
         # (6)
-        keys = merge_keys(submission.marks, value_keys, submission.void_keys)
+        keys = merge_keys(submission.marks, checked.keys, submission.void_keys)
         pseudonyms = self._pseudonymizer.pseudonyms(topic, keys)
         append = Append(
             lane=lane,
@@ -171,12 +171,13 @@ class PublishService:
             partitions=partitions(pseudonyms, self._partition_count(topic)),
             values=[value or None for value in values] if len(submission.void_keys) else values,
             valid=submission.valid,
+            leaves=checked.leaves,
         )
         return CheckedBatch(
             submission=submission,
             authorized=authorized,
             append=append,
-            schema_ids=schema_ids,
+            schema_ids=checked.schema_ids,
             signing_key=signing_key,
             void_leaves=self._void_leaves(lane, submission),
         )

@@ -11,7 +11,7 @@ from schemas.merkle import root_of
 from schemas.names import Topic
 from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, KeyOccurrence, Operation, Packed, leaf_hashes
 
-__all__ = ["Records", "RowsRefusedError", "Submission", "check_form", "check_root", "merge_keys"]
+__all__ = ["CheckedRecords", "Records", "RowsRefusedError", "Submission", "check_form", "check_root", "merge_keys"]
 
 _MAX_SOURCE_POSITION = 128  # bytes
 _MAX_SEQUENCE = 2**53  # what a JSON number holds exactly; at a batch a millisecond, 285,000 years
@@ -40,6 +40,21 @@ class Records:
     void_keys: Packed
     valid: bytes
     root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRecords:
+    """What a check of a batch's records found.
+
+    Attributes:
+        keys: key bytes of the records that have a value, in order.
+        schema_ids: of the schemas among them, ascending.
+        leaves: leaf hash of each record, in order (`schemas.record.leaf_hashes`).
+    """
+
+    keys: Sequence[bytes]
+    schema_ids: tuple[int, ...]
+    leaves: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +122,8 @@ def check_form(submission: Submission) -> None:
         )
 
 
-def check_root(records: Records, values: Sequence[bytes]) -> None:
-    """Check that a batch's root is that of its records: the first half of step (5) of publish.
+def check_root(records: Records, values: Sequence[bytes]) -> list[bytes]:
+    """Check that a batch's root is that of its records: the first half of step (5) of publish; return their leaves.
 
     Args:
         records: whose form was checked.
@@ -123,6 +138,7 @@ def check_root(records: Records, values: Sequence[bytes]) -> None:
             Reason.SIGNATURE_INVALID,
             "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
         )
+    return leaves
 
 
 def merge_keys(marks: bytes, value_keys: Sequence[bytes], void_keys: Packed) -> Sequence[bytes]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import check_batch
 from exchange.records.ports import RecordChecker
-from exchange.records.submission import Records, RowsRefusedError
+from exchange.records.submission import CheckedRecords, Records, RowsRefusedError
 from exchange.single_flight import SingleFlight
 from registry.avro.parser import ParsedSchema
 from registry.database.unit_of_work import Database, Reader
@@ -167,7 +167,7 @@ class WriterSchemas(RecordChecker):
         return sorted(set(self._lookup.referenced_subjects(reader, references))) if references else []
 
     @override
-    def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
+    def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> CheckedRecords:
         checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, records, values))
         if isinstance(checked, list):
             raise RowsRefusedError(checked)

@@ -20,10 +20,11 @@ from exchange.engines import process_pool, worker_process
 from exchange.engines.process_pool import ProcessPool, TaskSpec
 from exchange.engines.worker_process import Status
 from exchange.records.engine_tasks import apply_view, check_batch
+from exchange.records.submission import CheckedRecords
 from registry.avro.parser import parse
 from schemas.access import Compare, MaskRule
 from schemas.errors import InvalidError, Reason, UnavailableError
-from schemas.record import Operation, Packed, frame
+from schemas.record import Operation, Packed, frame, leaf_hashes
 from tests.kit.patience import PATIENCE
 from tests.kit.world.publisher import checkable
 
@@ -333,7 +334,9 @@ def test_a_batch_is_checked_and_a_view_applied(small):
     good = [person("a", 6), b"", person("b", 7)]
     with ProcessPool(1, small=small) as workers:
         records, values = checkable(good, [b"c"])
-        assert check_batch(workers, writers, records, values) == ([b"a", b"b"], (7,))
+        leaves = leaf_hashes(records.marks, values, records.void_keys, records.valid)
+        expected = CheckedRecords(keys=[b"a", b"b"], schema_ids=(7,), leaves=leaves)
+        assert check_batch(workers, writers, records, values) == expected
         bad = check_batch(workers, writers, *checkable([*good, person("c", 6), person("a", 6) + b"x"], [b"c"]))
         assert [(row.index, row.field) for row in bad] == [(3, "id"), (4, "")]
         result = apply_view(workers, spec, writers, good)

@@ -1,18 +1,21 @@
 """Tags of records on Kafka: one MAC a record, in its key. Pure.
 
 An attacker who can write to Kafka's topics, or to its files, could invent, change, move or repeat records. So each
-has a keyed BLAKE2b (RFC 7693) of 16 bytes, with a key that Kafka does not hold, over topic, partition, time and all of
+has a keyed BLAKE2b (RFC 7693) of 16 bytes, with a key that Kafka does not hold, over topic, partition, time and
 
     pseudonym    16 bytes
     batch         8   of the hash of lane and sequence
     number        4   of the record among those of its batch in this partition, big-endian
     mark          1
     valid times  16   where they are stated
-    value             or that there is none
+    leaf hash    32   of the value (`schemas.record.value_leaf`), or that there is none
 
-Where a topic keeps all history these are the record's key, followed by the tag: 45 bytes, or 61. Parsing headers would
-cost a reader more than the MAC does. Where brokers keep the latest record of each key the key must be the pseudonym
-alone, and the header `pool_tag` has number and tag.
+The check of the batch's root has computed the leaf hashes. Tags of before were over the value itself; a record whose
+tag does not fit is compared with that one too.
+
+Where a topic keeps all history the pseudonym up to the valid times are the record's key, followed by the tag: 45
+bytes, or 61. Parsing headers would cost a reader more than the MAC does. Where brokers keep the latest record of each
+key the key must be the pseudonym alone, and the header `pool_tag` has number and tag.
 
 Each record has a tag of its own, so the erasure of one does not concern others. What replaces an erased value has a
 tag over topic, partition, the key, the record's offset and its leaf hash (`replacement_tag`).
@@ -36,7 +39,7 @@ from exchange.broker.kafka.receipts import mark_of, valid_of
 from exchange.broker.port import Append
 from exchange.broker.rules import KEY_SIZE
 from schemas.errors import CorruptError
-from schemas.record import MAX_BATCH_RECORDS
+from schemas.record import MAX_BATCH_RECORDS, value_leaf
 
 __all__ = [
     "NUMBERS",
@@ -61,10 +64,12 @@ _VALID_SIZE = 16
 _NO_TIMES = bytes(_VALID_SIZE)
 _BATCH = slice(KEY_SIZE, KEY_SIZE + 8)
 _MARK_AT = KEY_SIZE + 12
+_TIMES = slice(_MARK_AT + 1, -_TAG_SIZE)
 _PLAIN = _MARK_AT + 1 + _TAG_SIZE  # size of a key
 _TIMED = _PLAIN + _VALID_SIZE
 _SIZES = {_PLAIN, _TIMED}
-_VALUE, _VOID, _CHUNK_KIND = b"record", b"void", b"chunk"  # what a tag is of
+_VALUE, _VOID, _CHUNK_KIND = b"leaf", b"void", b"chunk"  # what a tag is of
+_WHOLE_VALUE = b"record"  # tags of before, over the value instead of its leaf hash
 _BYTES = [bytes([number]) for number in range(256)]
 _STAMP = struct.Struct(">qB")  # milliseconds, size of the key
 NUMBERS = [struct.pack(">I", number) for number in range(MAX_BATCH_RECORDS)]
@@ -90,7 +95,7 @@ def all_tagged(keys: Sequence[bytes]) -> bool:
 def attributes(key: bytes, headers: Sequence[Header] | None) -> tuple[int, bytes]:
     """Return a record's mark and its valid times (16 bytes or empty): of its key, or else of its headers."""
     if is_tagged(key):
-        return key[_MARK_AT], key[_MARK_AT + 1 : -_TAG_SIZE]
+        return key[_MARK_AT], key[_TIMES]
     return mark_of(headers), valid_of(headers)
 
 
@@ -159,14 +164,17 @@ class RecordTags:
         topic = str(batch.lane.topic)
         plain, timed = (self._begun(_VALUE, topic, partition, millisecond, size) for size in (_PLAIN, _TIMED))
         keys, marks, values, valid = batch.keys, batch.marks, batch.values, batch.valid
+        leaves = batch.leaves or _leaves_of(batch)
         for count, index in zip(NUMBERS, indexes, strict=False):
             head, begun, value = keys[index] + number + count + _BYTES[marks[index]], plain, values[index]
             if valid and (times := valid[_VALID_SIZE * index : _VALID_SIZE * (index + 1)]) != _NO_TIMES:
                 head, begun = head + times, timed
             if value is None:
-                begun = self._begun(_VOID, topic, partition, millisecond, len(head) + _TAG_SIZE)
-            digest = begun.copy()
-            digest.update(head + value if value else head)
+                digest = self._begun(_VOID, topic, partition, millisecond, len(head) + _TAG_SIZE)
+                digest.update(head)
+            else:
+                digest = begun.copy()
+                digest.update(head + leaves[index])
             into[index] = head + digest.digest()
 
     def _begun(self, kind: bytes, topic: str, partition: int, millisecond: int, size: int) -> "hashlib.blake2b":
@@ -223,12 +231,23 @@ class RecordTags:
         made = []
         for key, value, at in zip(columns.keys, columns.values, columns.milliseconds, strict=True):
             digest = begun[_VOID if value is None else _VALUE, at, len(key)].copy()
-            digest.update(key[:-_TAG_SIZE] + value if value else key[:-_TAG_SIZE])
+            leaf = b"" if value is None else value_leaf(key[_MARK_AT], key[_TIMES] or _NO_TIMES, value)
+            digest.update(key[:-_TAG_SIZE] + leaf)
             made.append(digest.digest())
         found = [key[-_TAG_SIZE:] for key in columns.keys]
         if hmac.compare_digest(b"".join(found), b"".join(made)):
             return None
-        return next(at for at, (one, other) in enumerate(zip(found, made, strict=True)) if one != other)
+        different = (at for at, (one, other) in enumerate(zip(found, made, strict=True)) if one != other)
+        return next((at for at in different if not self._has_former_tag(topic, partition, columns, at)), None)
+
+    def _has_former_tag(self, topic: str, partition: int, columns: Columns, at: int) -> bool:
+        """Return whether the tag of a record is over its whole value, as tags of before are."""
+        key, value = columns.keys[at], columns.values[at]
+        if value is None:
+            return False
+        digest = self._begun(_WHOLE_VALUE, topic, partition, columns.milliseconds[at], len(key))
+        digest.update(key[:-_TAG_SIZE] + value)
+        return hmac.compare_digest(digest.digest(), key[-_TAG_SIZE:])
 
     def tagged_key(self, message: Message) -> bytes | None:
         """Return what the key of a record would be whose tag stands in a header; None without such a header."""
@@ -249,6 +268,15 @@ class RecordTags:
         digest = self._hash(b"replacement", topic, partition).copy()
         digest.update(struct.pack(">H", len(key)) + key + content)
         return digest.digest()
+
+
+def _leaves_of(batch: Append) -> list[bytes]:
+    """Return the leaf hashes of a batch's values; what stands for a void is not used."""
+    times = batch.valid or bytes(_VALID_SIZE * len(batch.values))
+    return [
+        value_leaf(mark, times[_VALID_SIZE * index : _VALID_SIZE * (index + 1)], value or b"")
+        for index, (mark, value) in enumerate(zip(batch.marks, batch.values, strict=True))
+    ]
 
 
 def _by_partition(partitions: Sequence[int]) -> dict[int, list[int]]:

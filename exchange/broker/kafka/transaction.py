@@ -139,21 +139,16 @@ def _produce(
     callbacks: dict[int, Report] = {
         number: _delivery_callback(offsets[number], failed) for number in set(batch.partitions)
     }
-    shared: dict[int, Any] = headers(batch)
-    valid = batch.valid
-    rows = zip(batch.values, keys, batch.partitions, batch.marks, strict=True)
-    for index, (value, key, partition, mark) in enumerate(rows):
-        head = shared[mark]
-        if valid and (times := valid[16 * index : 16 * index + 16]) != _NO_TIMES:
-            head = [*head, ("pool_valid", times)]
-        if index in chunks and not compacted:
-            head = [*head, chunks[index]]
-        if compacted:
-            head, key = [*head, header_of(key)], batch.keys[index]  # noqa: PLW2901 - the loop is what publishing costs
+    reports: list[Report | None] = [None] * len(keys)
+    for index in reported:
+        reports[index] = callbacks[batch.partitions[index]]
+    heads = _heads(batch, keys, chunks, compacted=compacted)
+    rows = zip(batch.values, batch.keys if compacted else keys, batch.partitions, reports, heads, strict=True)
+    for index, (value, key, partition, report, head) in enumerate(rows):
         while True:
             try:
-                report = callbacks[partition] if index in reported else None
-                send(topic, value, key, partition, report, timestamp=millisecond, headers=head)
+                # By position, which saves a fifth of the call: callback, on_delivery, timestamp, headers.
+                send(topic, value, key, partition, report, None, millisecond, head)
             except BufferError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
@@ -163,6 +158,21 @@ def _produce(
         if not index % _POLL_EVERY:
             producer.poll(0)
     return offsets
+
+
+def _heads(batch: Append, keys: Sequence[bytes], chunks: Mapping[int, Header], *, compacted: bool) -> list[Any]:
+    """Return the headers of each record; most records share a list."""
+    shared = headers(batch)
+    heads = [shared[mark] for mark in batch.marks]
+    if valid := batch.valid:
+        for index, head in enumerate(heads):
+            if (times := valid[16 * index : 16 * index + 16]) != _NO_TIMES:
+                heads[index] = [*head, ("pool_valid", times)]
+    if compacted:
+        return [[*head, header_of(key)] for head, key in zip(heads, keys, strict=True)]
+    for index, chunk in chunks.items():
+        heads[index] = [*heads[index], chunk]
+    return heads
 
 
 def _first_and_last(partitions: Sequence[int]) -> set[int]:

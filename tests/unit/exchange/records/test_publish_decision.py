@@ -26,7 +26,7 @@ from exchange.erasure.retractions import MemoryRetractions
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.publish import CheckedBatch, PublishService
 from exchange.records.receipts import LaneReceipts
-from exchange.records.submission import Submission
+from exchange.records.submission import CheckedRecords, Submission
 from registry.database.unit_of_work import MemoryDatabase, MemoryUnitOfWork, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
@@ -50,8 +50,8 @@ STANDS = PublisherAttributes(
 
 
 class Accepting:
-    def check(self, _: object, __: object, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        return values, (7,)
+    def check(self, _: object, __: object, values: Sequence[bytes]) -> CheckedRecords:
+        return CheckedRecords(keys=values, schema_ids=(7,), leaves=())
 
 
 class Hashes:

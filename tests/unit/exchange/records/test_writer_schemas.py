@@ -55,7 +55,7 @@ class Room:
         return self.subjects.register(SUBJECT, Content(text=text(*fields))).schema_id
 
     def publish(self, schema_id: int, fields: int) -> tuple[int, ...]:
-        return self.schemas.check(POPULATION, *checkable([frame(schema_id, bytes(fields))]))[1]
+        return self.schemas.check(POPULATION, *checkable([frame(schema_id, bytes(fields))])).schema_ids
 
     def refusal(self, schema_id: int) -> PoolError:
         with pytest.raises(PoolError) as caught:

@@ -1,5 +1,7 @@
 """Tags of records and of chunks: what is whole is read, from everywhere; what was changed is not."""
 
+import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -14,7 +16,7 @@ from exchange.broker.kafka.receipts import headers
 from exchange.broker.kafka.record_tags import RecordTags
 from exchange.broker.port import Append, RecordsCorruptError, Retention, TopicInfo
 from schemas.names import Lane
-from schemas.record import OffsetRange
+from schemas.record import OffsetRange, leaf_hashes
 from tests.kit.cases.broker import UPSERT, VOID, batch, fresh_topic, lane_of
 
 TAGS = RecordTags(b"k" * 32)
@@ -182,3 +184,37 @@ def test_a_header_that_an_attacker_wrote_verifies_nothing(stated: bytes | None) 
     messages[9] = replace(messages[9], its_value=b"\0another")
     with pytest.raises(RecordsCorruptError):
         check(lane_of(TOPIC), messages, 0, 64, runs)
+
+
+def with_former_tags(messages: Sequence[Stored]) -> list[Stored]:
+    """Return messages as they were stored when a tag was over the whole value, and chunks had none."""
+    made = []
+    for one in messages:
+        head = one.its_key[:-16]
+        digest = hashlib.blake2b(key=b"k" * 32, digest_size=16, person=b"record" if one.its_value else b"void")
+        digest.update(f"{TOPIC}\n0\n".encode() + struct.pack(">qB", one.millisecond, len(one.its_key)) + head)
+        digest.update(one.its_value or b"")
+        kept = [each for each in one.its_headers if each[0] != "pool_chunk"]
+        made.append(replace(one, its_key=head + digest.digest(), its_headers=kept))
+    return made
+
+
+@pytest.mark.parametrize("valid", [b"", bytes(range(16)) * 130])
+def test_tags_of_before_are_verified_too(valid: bytes) -> None:
+    marks = bytes(VOID if index == 7 else UPSERT for index in range(130))
+    messages, runs = stored([batch(lane_of(TOPIC), 1, range(130), partitions=1, marks=marks, valid=valid)])
+    former = [*with_former_tags(messages[:70]), *messages[70:]]
+    check(lane_of(TOPIC), former, 0, 130, runs)
+    for at in (0, 69, 129):
+        changed = [*former[:at], replace(former[at], its_value=b"\0another"), *former[at + 1 :]]
+        with pytest.raises(RecordsCorruptError) as raised:
+            check(lane_of(TOPIC), changed, 0, 130, runs)
+        assert raised.value.why == "a record whose tag does not fit"
+
+
+def test_leaf_hashes_are_those_of_the_batch() -> None:
+    each = batch(lane_of(TOPIC), 1, range(130), partitions=1, valid=bytes(range(16)) * 65 + bytes(16) * 65)
+    leaves = leaf_hashes(each.marks, [value or b"" for value in each.values], (), each.valid)
+    assert TAGS.keys(replace(each, leaves=leaves), MILLISECOND) == TAGS.keys(each, MILLISECOND)
+    leaves[3] = bytes(32)
+    assert TAGS.keys(replace(each, leaves=leaves), MILLISECOND) != TAGS.keys(each, MILLISECOND)
