@@ -14,6 +14,7 @@ elements                  data elements, lead departments  exchange/control/cata
 accounts                  accounts, invitations            exchange/control/accounts.py
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
+zones                     network zones                     exchange/control/zones.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -49,6 +50,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.restores import Restores
+from exchange.control.zones import ZoneService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
 from exchange.identity.tokens import Users, digest_of
@@ -104,6 +106,7 @@ class Pool:
     catalogue: CatalogueService
     elements: ElementService
     departments: DepartmentService
+    zones: ZoneService
     accounts: AccountService
     connectors: ConnectorService
     last_use: LastUse

@@ -109,6 +109,7 @@ class Action(StrEnum):
     CATALOGUE_PUBLISH = "registry:catalogue:publish"
     CATALOGUE_ARCHIVE = "registry:catalogue:archive"
     CATALOGUE_RETAIN = "registry:catalogue:retain"
+    CATALOGUE_ZONE = "registry:catalogue:zone"
     CATALOGUE_READ = "registry:catalogue:read"
     CATALOGUE_SUBMIT = "registry:catalogue:submit"
     CATALOGUE_APPROVE = "registry:catalogue:approve"
@@ -174,7 +175,7 @@ class Actor:
         id: account name, or the connector's name within its department.
         department: internal id (UUID); empty for accounts of the pool itself.
         role: one role, never several.
-        zone: network zone of the actor; always "default" for now, and already checked.
+        zone: network zone of the actor; in acts on records that of its department now, else "default".
         on_behalf_of: staff pseudonym of the person for whom a program acts, if stated.
         certificate: serial number of the certificate, hexadecimal; empty for people.
     """
@@ -309,7 +310,9 @@ class Grant:
         quota_per_day: released records per day of Asia/Shanghai; None = no limit.
         ceiling: highest level of a granted field and of a field of the filter, over all that the consumer holds of
             the resource.
-        zone: network zone in which it is valid.
+        zone: network zone of the consumer, as it was when the request was made.
+        source_zone: zone of the resource, where the grant delivers from it into `zone`; empty = not across zones.
+        zone_reason: why across zones, in words; empty where it does not.
         withdrawals: consumers receive the keys of rows that leave the filter, and of voids.
         requested_by, approved_by: account names; never the same person.
         approved_at: time of approval, None before.
@@ -352,6 +355,8 @@ class Grant:
     confirmed_by: str | None = None
     together_with: tuple[str, ...] = ()
     suspend_after: datetime | None = None
+    source_zone: str = ""
+    zone_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,10 @@ class Flow(StrEnum):
     """Direction of a sharing: between departments, between levels of government, to the public."""
 
     HORIZONTAL = "horizontal"
-    VERTICAL = "vertical"
+    VERTICAL = "vertical"  # never written; stays, since a published word keeps its meaning
     PUBLIC = "public"
+    VERTICAL_UP = "vertical_up"  # from a lower level to a higher one
+    VERTICAL_DOWN = "vertical_down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

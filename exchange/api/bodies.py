@@ -21,7 +21,7 @@ from exchange.control.grants.review import Review
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
-from registry.directory.model import CatalogueEntry, KeptHistory, ShareType
+from registry.directory.model import CatalogueEntry, KeptHistory, ShareType, Zone
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
@@ -280,6 +280,8 @@ class RequestBody(Body):
     quota_per_day: int | None = None
     ceiling: str = Field("G4", pattern="^(G[1-4]|IMP)$")
     withdrawals: bool = True
+    source_zone: Zone | None = Field(None, description="the resource's zone, where it is not the department's own")
+    zone_reason: str = Field("", max_length=1000, description="why records leave that zone")
 
     def to_draft(self) -> Grant:
         """Return a draft; the pool fills in consumer and provider.
@@ -310,6 +312,8 @@ class RequestBody(Body):
             quota_per_day=self.quota_per_day,
             ceiling=Level[self.ceiling],
             withdrawals=self.withdrawals,
+            source_zone="" if self.source_zone is None else str(self.source_zone),
+            zone_reason=self.zone_reason,
             requested_by="",
             state=GrantState.DRAFT,
         )
@@ -495,7 +499,7 @@ def entry_json(entry: CatalogueEntry) -> dict[str, Json]:
         "refuse_reason": entry.refuse_reason,
         "legal_basis": entry.legal_basis,
         "level": entry.level.name,
-        "zone": entry.zone,
+        "zone": str(entry.zone),
         "state": str(entry.state),
         "history": {"days": entry.history.days} if entry.history.days is not None else str(entry.history),
         **({"times": {"round_to": entry.round_times_to}} if entry.round_times_to else {}),

@@ -42,7 +42,7 @@ from exchange.api.caller import (
 )
 from exchange.api.catalogue import elements
 from exchange.api.catalogue import entries as catalogue_routes
-from exchange.api.directory import departments
+from exchange.api.directory import departments, zones
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.pool import Pool
 from registry.database.keyset import MAX_PAGE
@@ -163,6 +163,7 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
 ROUTERS: Final = (
     router,
     departments.router,
+    zones.router,
     accounts.router,
     catalogue_routes.router,
     elements.router,

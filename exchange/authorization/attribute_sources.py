@@ -10,15 +10,24 @@ from functools import partial
 
 from typing_extensions import override
 
+from exchange.access.decision.parties import DepartmentProfile
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.authorization.attributes import CatalogueSource, IdentitySource, Levels
+from exchange.authorization.attributes import CatalogueSource, IdentitySource, Levels, Profiles
 from exchange.identity.enrolment import CertificateStatus, Connectors
 from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import Department, DepartmentStatus, EntryState, ShareType
+from registry.directory.hierarchy import area_of
+from registry.directory.model import (
+    Department,
+    DepartmentKind,
+    DepartmentStatus,
+    EntryState,
+    GovernmentLevel,
+    ShareType,
+)
 from registry.governance import classification
 from registry.subjects.lookup import SchemaLookup
 from schemas.access import Actor, ActorKind, Level
@@ -96,6 +105,10 @@ class IdentityAttributes(IdentitySource):
     def persons(self, reader: Reader, accounts: Collection[str]) -> Mapping[str, str]:
         return self._users.persons(reader, accounts)
 
+    @override
+    def profiles(self, reader: Reader, departments: Collection[str]) -> Profiles:
+        return {one.id: _profile(one) for one in self._departments.some(reader, departments)}
+
     def standing_now(self, actor: Actor) -> Standing:
         """Return the current standing of an actor."""
         with self._database.read() as reader:
@@ -170,6 +183,20 @@ class CatalogueAttributes(CatalogueSource):
                 raise
             return lambda _: None
         return partial(_highest, classified)
+
+
+_RANK = {level: rank for rank, level in enumerate(GovernmentLevel)}
+
+
+def _profile(department: Department) -> DepartmentProfile:
+    return DepartmentProfile(
+        id=department.id,
+        zone=department.zone,
+        rank=_RANK[department.level],
+        division_code=department.division_code,
+        area=area_of(department),
+        public=DepartmentKind.PUBLIC in department.kinds,
+    )
 
 
 def _highest(classified: Sequence[classification.ClassifiedField], fields: Collection[str]) -> Level | None:

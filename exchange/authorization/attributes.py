@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from exchange.access.decision.parties import DepartmentProfile, flow_of
 from exchange.access.decision.policy import GrantContext, Resource
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
@@ -23,7 +24,7 @@ from exchange.access.view.filter import fields_of, filter_to_text
 from exchange.deadlines.in_force import RulesInForce, RulesSource
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
-from schemas.audit import GrantRef
+from schemas.audit import Flow, GrantRef
 from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Topic
 
@@ -34,6 +35,7 @@ __all__ = [
     "GrantUse",
     "IdentitySource",
     "Levels",
+    "Profiles",
     "PublisherAttributes",
     "reference_to",
 ]
@@ -58,6 +60,10 @@ class IdentitySource(Protocol):
         """Return the staff number of each account that names one, by account name; revoked accounts too."""
         ...
 
+    def profiles(self, reader: Reader, departments: Collection[str]) -> "Profiles":
+        """Return the profiles of departments by id, without those that are unknown or not written by the pool."""
+        ...
+
 
 class CatalogueSource(Protocol):
     """Attributes from the catalogue and the subjects."""
@@ -75,6 +81,10 @@ Levels: TypeAlias = Callable[[Collection[str]], Level | None]
 """Returns the highest level that one of the fields has; None when it is unknown."""
 
 
+Profiles: TypeAlias = Mapping[str, DepartmentProfile]
+"""Departments by their internal ids."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantAttributes(GrantContext):
     """The current version of a grant, and all that a decision and a release under it need.
@@ -86,6 +96,17 @@ class GrantAttributes(GrantContext):
 
     proven: bool = True
     reference: GrantRef
+
+    @property
+    def flow(self) -> Flow | None:
+        """Flow of a delivery under it; None where a party is not known."""
+        return None if self.provider is None or self.consumer is None else flow_of(self.provider, self.consumer)
+
+    def in_zone(self, actor: Actor) -> Actor:
+        """Return a connector of the consumer in the zone that its department is in now; another's as it is."""
+        if actor.department != self.grant.consumer:
+            return actor
+        return _in_zone(actor, self.consumer)
 
     @property
     def row_filter(self) -> str:
@@ -108,6 +129,11 @@ class PublisherAttributes:
     standing: Standing
     resource: Resource | None
     signing_key: bytes | None
+    publisher: DepartmentProfile | None = None
+
+    def in_zone(self, actor: Actor) -> Actor:
+        """Return the connector in the zone that its department is in."""
+        return _in_zone(actor, self.publisher)
 
 
 _CACHE_SECONDS = 0.2
@@ -155,6 +181,7 @@ class AttributeProvider:
                 standing=self._identities.standing(reader, actor),
                 resource=self._catalogue.resource(reader, topic),
                 signing_key=self._identities.signing_key(reader, actor),
+                publisher=self._identities.profiles(reader, [actor.department]).get(actor.department),
             )
         # Attributes that let no batch pass are useless later, and may be of an invented topic.
         if attributes.resource is not None and attributes.signing_key is not None:
@@ -181,6 +208,10 @@ class AttributeProvider:
         """Return the standing of an actor, as `IdentitySource.lock_standing` does."""
         return self._identities.lock_standing(work, actor)
 
+    def profiles(self, reader: Reader, departments: Collection[str]) -> Profiles:
+        """Return the profiles of departments by id, as `IdentitySource.profiles` does."""
+        return self._identities.profiles(reader, departments)
+
     def persons(self, *accounts: str) -> Mapping[str, str]:
         """Return the staff numbers of accounts, as `IdentitySource.persons` does."""
         with self._database.read() as reader:
@@ -190,6 +221,10 @@ class AttributeProvider:
         """Return a topic's current catalogue entry; None when it is not in the catalogue."""
         with self._database.read() as reader:
             return self._catalogue.resource(reader, topic)
+
+    def resource_of(self, reader: Reader, topic: Topic) -> Resource | None:
+        """Return the same, read with a reader."""
+        return self._catalogue.resource(reader, topic)
 
     def is_unconditional(self, reader: Reader, topic: Topic) -> bool:
         """Return whether a topic's resource is shared without conditions; False where it is not in the catalogue."""
@@ -248,6 +283,7 @@ class AttributeProvider:
         now = self._now(reader)
         shared = _Shared(self._identities, self._catalogue, reader, now)
         shared.standings({actor for actor, grant_id in wanted if grant_id in grants})
+        shared.profiles({one for grant in grants.values() for one in _parties(grant)})
         limited = [grant.id for grant in grants.values() if grant.quota_per_day]
         released = store.released(reader, limited, quota_day(now)) if limited else {}
         return [shared.use(actor, grants.get(grant_id), released.get(grant_id, 0)) for actor, grant_id in wanted]
@@ -264,6 +300,7 @@ class AttributeProvider:
 
     def _gather(self, reader: Reader, grant: Grant) -> GrantAttributes:
         now = self._now(reader)
+        profiles = self._identities.profiles(reader, _parties(grant))
         return GrantAttributes(
             grant=grant,
             resource=self._catalogue.resource(reader, grant.topic),
@@ -271,6 +308,8 @@ class AttributeProvider:
             released_today=self._access.released(reader, grant.id, quota_day(now)) if grant.quota_per_day else 0,
             now=now,
             reference=reference_to(grant),
+            consumer=profiles.get(grant.consumer),
+            provider=profiles.get(grant.provider),
         )
 
 
@@ -286,6 +325,7 @@ class _Shared:
         self._reader = reader
         self._now = now
         self._standings: dict[Actor, Standing | None] = {}
+        self._profiles: Profiles = {}
         self._topics: dict[Topic, tuple[Resource | None, Levels] | None] = {}
 
     def standings(self, actors: Collection[Actor]) -> None:
@@ -297,6 +337,10 @@ class _Shared:
                     self._standings[actor] = self._identities.lock_standing(self._reader, actor)
                 else:
                     self._standings[actor] = self._identities.standing(self._reader, actor)
+
+    def profiles(self, departments: Collection[str]) -> None:
+        """Read the profiles of the grants' parties, with one query."""
+        self._profiles = self._identities.profiles(self._reader, departments) if departments else {}
 
     def use(self, actor: Actor, grant: Grant | None, released: int) -> GrantUse | None:
         """Return the attributes of one fetch, None if any of them is missing."""
@@ -312,6 +356,8 @@ class _Shared:
             released_today=released,
             now=self._now,
             reference=reference_to(grant),
+            consumer=self._profiles.get(grant.consumer),
+            provider=self._profiles.get(grant.provider),
         )
         return GrantUse(standing=standing, attributes=attributes)
 
@@ -322,6 +368,15 @@ class _Shared:
                 resource = self._catalogue.resource(self._reader, topic)
                 self._topics[topic] = resource, self._catalogue.levels(self._reader, topic)
         return self._topics[topic]
+
+
+def _parties(grant: Grant) -> tuple[str, str]:
+    return grant.consumer, grant.provider
+
+
+def _in_zone(actor: Actor, department: DepartmentProfile | None) -> Actor:
+    zone = "" if department is None else department.zone  # of an unknown department it is no zone
+    return actor if actor.zone == zone else replace(actor, zone=zone)
 
 
 def _graded(grant: Grant) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ pool status | alarms                   the pool on this machine at a glance, and
 pool renew-receipts-key                replace a lost or stolen key
 pool keys                              the keys of one role, for a host of its own
 pool department                        departments
+pool zone                              network zones of departments and resources
 pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
@@ -22,7 +23,7 @@ import typer
 
 from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
 from exchange.cli.catalogue import elements, entries, inventory
-from exchange.cli.directory import departments
+from exchange.cli.directory import departments, zones
 from exchange.cli.output import CommandGroup, fail
 from schemas.errors import PoolError
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 run.add_to(app)
 departments.add_to(app)
+zones.add_to(app)
 control.add_to(app)
 entries.add_to(app)
 inventory.add_to_group()

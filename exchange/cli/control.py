@@ -125,7 +125,7 @@ def grant_list(
     rows = client(context).list("/grants", query)
     columns = (
         "id", "topic", "state", "consumer", "purpose", "fields", "masks", "rows", "case", "legal_basis", "history",
-        "quota_per_day", "expires", "suspend_after", "shows", "due", "due_at",
+        "quota_per_day", "expires", "suspend_after", "flow", "shows", "due", "due_at",
     )  # fmt: skip
     print_rows(rows, columns, as_json=as_json, row=_grant_row)
 
@@ -275,4 +275,8 @@ def read_text(file: Path) -> str:
 
 def _grant_row(row: dict[str, Any]) -> dict[str, Any]:
     labels = row["review"].get("labels", {})
-    return row | {"rows": describe_filter(row["row_filter"], labels), "shows": "; ".join(row["review"]["words"])}
+    return row | {
+        "rows": describe_filter(row["row_filter"], labels),
+        "shows": "; ".join(row["review"]["words"]),
+        "flow": row["review"].get("flow"),
+    }

@@ -18,6 +18,12 @@ _CASES: Final = {
     "standing": "{case}, for every call",
     "each_call": "a case number with every call",
 }
+_FLOWS: Final = {
+    "horizontal": "horizontal: between departments of one level, or of areas apart",
+    "vertical_up": "vertical, up: to a higher level",
+    "vertical_down": "vertical, down: to a lower level",
+    "public": "public: to or from outside the government",
+}
 _WIDTH: Final = 14
 
 
@@ -44,6 +50,7 @@ def describe_grant(
     yield from _row("asked for by", f"{department('consumer')}, account {document['requested_by']}")
     yield from _row("provider", department("provider"))
     yield from _row("resource", document["topic"])
+    yield from _ways(document, review.get("flow"))
     for at, field in enumerate(document["fields"]):
         yield from _row("fields" if at == 0 else "", f"{_named(field, labels)}: {_shown(document, field)}")
     yield from _row("rows", _rows(document, labels))
@@ -72,6 +79,15 @@ def describe_grant(
         yield ""
         yield "To know before a decision:"
         yield from (f"- {sentence}" for sentence in review["words"])
+
+
+def _ways(document: Mapping[str, Any], flow: str | None) -> Iterator[str]:
+    """Yield between which parties, and across which zones, records go."""
+    if flow:
+        yield from _row("flow", _FLOWS.get(flow, flow))
+    if document.get("source_zone"):
+        zones = f"from {document['source_zone']} into {document['zone']}; reason: {document.get('zone_reason', '')}"
+        yield from _row("across zones", zones)
 
 
 def describe_filter(row_filter: Mapping[str, Any] | None, labels: Mapping[str, str]) -> str:  # noqa: PLR0911 - one return a form

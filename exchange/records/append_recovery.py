@@ -71,8 +71,9 @@ class AppendRecovery:
             UnavailableError: LOG_BEHIND, while the log is not signed: the answer is a receipt.
         """
         self._serving.require()
-        resource = self._attributes.resource(topic)
-        decision = decide(actor, Action.RESUME, standing=self._attributes.standing(actor), resource=resource)
+        attributes = self._attributes.current(actor, topic)
+        resource, actor = attributes.resource, attributes.in_zone(actor)
+        decision = decide(actor, Action.RESUME, standing=attributes.standing, resource=resource)
         authorized = self._enforcer.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         state = self._broker.resume(lane)

@@ -312,6 +312,7 @@ class FetchService:
 
     def _require_declaration(self, actor: Actor, call: RequestContext, attributes: GrantAttributes) -> None:
         """Refuse a purpose or a case for which a fetch would be refused; whether the grant is valid is not asked."""
+        actor = attributes.in_zone(actor)
         decision = decide(
             actor, Action.FETCH, standing=Standing.ACTIVE, grant=attributes, purpose=call.purpose, case=call.case
         )
@@ -333,6 +334,7 @@ class FetchService:
         For the second decision of a fetch the caller holds the certificate's row as it locks the grant's, so that a
         revocation of either waits for the entry.
         """
+        actor = actor if attributes is None else attributes.in_zone(actor)
         decision = decide(
             actor,
             action,

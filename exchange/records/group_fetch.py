@@ -181,6 +181,7 @@ class GroupFetch:
 
     def _authorized(self, actor: Actor, call: RequestContext, use: GrantUse) -> Authorized | None:
         attributes = use.attributes
+        actor = attributes.in_zone(actor)
         decision = decide(
             actor,
             Action.FETCH,

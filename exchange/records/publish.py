@@ -247,6 +247,7 @@ class PublishService:
 
     def _judge(self, actor: Actor, lane: Lane, submission: Submission, attributes: PublisherAttributes) -> _Verdict:
         """Decide, and verify the signature over the root, by these attributes."""
+        actor = attributes.in_zone(actor)
         return _Verdict(
             attributes=attributes,
             decision=decide(actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource),
@@ -267,8 +268,9 @@ class PublishService:
         """Decide by current attributes: between its check and its turn a batch may wait as long as its peer likes."""
         authorized, topic = batches[0].authorized, batches[0].append.lane.topic
         attributes = self._attributes.current(authorized.actor, topic)
-        decision = decide(authorized.actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
-        self._enforcer.admit(authorized.actor, Action.PUBLISH, str(topic), authorized.call, decision)
+        actor = attributes.in_zone(authorized.actor)
+        decision = decide(actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
+        self._enforcer.admit(actor, Action.PUBLISH, str(topic), authorized.call, decision)
         if any(batch.signing_key != attributes.signing_key for batch in batches):
             raise InvalidError(
                 Reason.SIGNATURE_INVALID,

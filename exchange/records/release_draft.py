@@ -28,7 +28,7 @@ from exchange.records.release import Release, round_times
 from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Actor, Grant
-from schemas.audit import AuditEntry, Flow, fetch_data
+from schemas.audit import AuditEntry, fetch_data
 from schemas.errors import Reason, UnavailableError
 from schemas.merkle import root_of
 from schemas.record import Packed
@@ -147,7 +147,7 @@ class ReleaseDrafts:
             moved=moved,
             run=run,
             keys=keys,
-            entry=authorized.entry(data, flow=Flow.HORIZONTAL),
+            entry=authorized.entry(data, flow=attributes.flow),
             time_step=attributes.resource.time_step if attributes.resource else 0,
         )
 

@@ -59,6 +59,7 @@ from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
 from exchange.control.restores import Restores
+from exchange.control.zones import ZoneService
 from exchange.deadlines.in_force import ShippedRules
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
@@ -286,6 +287,13 @@ class App:
                 grants=grants,
                 grant_reads=grant_reads,
                 now=utc_now,
+            ),
+            zones=ZoneService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                departments=registry.departments,
+                catalogue=registry.catalogue,
             ),
             administration=administration,
             elements=ElementService(

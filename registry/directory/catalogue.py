@@ -45,7 +45,7 @@ class Catalogue:
         self._clock = clock
 
     def create(self, work: UnitOfWork, entry: CatalogueEntry) -> CatalogueEntry:
-        """Store a new entry, as version 1 and a draft.
+        """Store a new entry, as version 1 and a draft, in its provider's zone.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN, DEPARTMENT_INACTIVE or DEPARTMENT_KIND, for its provider; REQUEST_INVALID,
@@ -64,7 +64,7 @@ class Catalogue:
             )
         for other in self._store.all(work):
             _check_clash(entry, other)
-        draft = replace(entry, version=1, state=EntryState.DRAFT)
+        draft = replace(entry, version=1, state=EntryState.DRAFT, zone=provider.zone)
         self._save(work, draft)
         return draft
 

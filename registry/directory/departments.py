@@ -7,7 +7,7 @@ What ends with a department that is merged or abolished is in `exchange.control.
 `history` yet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.hierarchy import check_hierarchy
-from registry.directory.model import Department, DepartmentKind, DepartmentStatus, GovernmentLevel
+from registry.directory.model import Department, DepartmentKind, DepartmentStatus, GovernmentLevel, Zone
 from registry.directory.store import DepartmentStore
 from schemas.errors import InvalidError, Reason
 
@@ -114,6 +114,15 @@ class Departments:
         check_hierarchy({one.id: one for one in self.all(work)}, placed)
         return self._save_next(work, placed)
 
+    def move(self, work: UnitOfWork, department_id: str, *, zone: Zone, version: int) -> Department:
+        """Move a department to another network zone.
+
+        Raises:
+            InvalidError: DEPARTMENT_UNKNOWN.
+            ConflictError: VERSION_CONFLICT.
+        """
+        return self._save_next(work, replace(self.get(work, department_id), zone=zone, version=version))
+
     def name_officers(
         self,
         work: UnitOfWork,
@@ -186,6 +195,10 @@ class Departments:
                 Reason.DEPARTMENT_UNKNOWN, f"got the department {department_id[:40]}; no department has this id"
             )
         return department
+
+    def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        """Return the current versions of departments, without those that are unknown or not written by the pool."""
+        return self._store.some(reader, department_ids)
 
     def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["DepartmentKind", "GovernmentLevel"]
+__all__ = ["DepartmentKind", "GovernmentLevel", "Zone"]
 
 
 class GovernmentLevel(StrEnum):
@@ -23,3 +23,12 @@ class DepartmentKind(StrEnum):
     AUTHORITY = "authority"  # 政务数据共享主管部门
     CONTRACTOR = "contractor"  # 受托方: works for the department above it until its contract ends
     PUBLIC = "public"  # 企业、公众: what it draws leaves the government
+
+
+class Zone(StrEnum):
+    """Network zone of a department or a resource."""
+
+    DEFAULT = "default"  # the one zone of a pool that tells none apart
+    INNER = "inner"  # 政务内网
+    OUTER = "outer"  # 政务外网
+    INTERNET = "internet"  # 互联网

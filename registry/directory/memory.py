@@ -1,6 +1,7 @@
 """In-memory adapters of the directory: the same contract as the PostgreSQL adapters, for tests."""
 
 import threading
+from collections.abc import Collection
 from datetime import datetime
 
 from typing_extensions import override
@@ -45,6 +46,10 @@ class MemoryDepartments(DepartmentStore):
         with self._lock:
             versions = self._history.get(department_id)
             return versions[-1][1] if versions else None
+
+    @override
+    def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        return [found for one in dict.fromkeys(department_ids) if (found := self.get(reader, one)) is not None]
 
     @override
     def all(self, reader: Reader) -> list[Department]:

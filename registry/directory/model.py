@@ -18,7 +18,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from registry.avro.field_rules import Rule, Verdict
-from registry.directory.government_level import DepartmentKind, GovernmentLevel
+from registry.directory.government_level import DepartmentKind, GovernmentLevel, Zone
 from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -32,6 +32,7 @@ __all__ = [
     "GovernmentLevel",
     "KeptHistory",
     "ShareType",
+    "Zone",
     "is_uscc",
 ]
 
@@ -80,7 +81,7 @@ class Department:
         uscc: unified social credit code (统一社会信用代码), 18 characters.
         name, short_name: in Chinese, such as 某市公安局 and 公安局.
         division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.
-        zone: network zone; always "default" for now.
+        zone: network zone; its connectors' calls come from there.
         successor: id of the department that took over, for a merged one.
         parent: id of the department above it (`registry.directory.hierarchy`); of a contractor, of the one that
             commissioned it; None = the top of a tree.
@@ -102,7 +103,7 @@ class Department:
     short_name: str
     level: GovernmentLevel
     division_code: str
-    zone: str = "default"
+    zone: Zone = Zone.DEFAULT
     status: DepartmentStatus = DepartmentStatus.ACTIVE
     successor: str | None = None
     parent: str | None = None
@@ -204,7 +205,7 @@ class CatalogueEntry:
         refuse_reason, legal_basis: for `none`.
         level: grade of the resource; at least that of its highest field.
         history: what its topic keeps.
-        zone: network zone; always "default" for now.
+        zone: network zone; a draft has that of its provider.
         round_times_to: step to which the times of its records are rounded down when they are delivered, such as `15m`
             or `1d`; empty = they are exact. It never changes: a record's time is the same at every replay.
 
@@ -224,7 +225,7 @@ class CatalogueEntry:
     refuse_reason: str = ""
     legal_basis: str = ""
     level: Level
-    zone: str = "default"
+    zone: Zone = Zone.DEFAULT
     round_times_to: str = ""
     history: KeptHistory = KeptHistory()
     state: EntryState = EntryState.DRAFT

@@ -4,6 +4,7 @@ Both are documents with a version number: `save` states the version that the cha
 change was faster. Every version is kept.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
@@ -34,6 +35,10 @@ class DepartmentStore(Protocol):
 
     def get(self, reader: Reader, department_id: str) -> Department | None:
         """Return the current version."""
+        ...
+
+    def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        """Return the current versions of departments, in any order, without those that are unknown or damaged."""
         ...
 
     def all(self, reader: Reader) -> list[Department]:

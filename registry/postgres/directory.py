@@ -4,7 +4,7 @@ Every row carries a tag (`registry.database.row_tags`); a list names a row witho
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ from registry.directory.model import (
     GovernmentLevel,
     KeptHistory,
     ShareType,
+    Zone,
 )
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from registry.postgres.tables import catalogue, catalogue_version, department, department_version
@@ -37,6 +38,7 @@ __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 
 _DEPARTMENTS_AFTER = sa.text("SELECT * FROM registry_department WHERE id > :after ORDER BY id LIMIT :most")
+_DEPARTMENTS_OF = sa.text("SELECT * FROM registry_department WHERE id = ANY(:ids)")
 _LOCK_HIERARCHY = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('registry_department.parent', 0))")
 _ENTRIES_AFTER = sa.text(
     "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major) ORDER BY name, major LIMIT :most"
@@ -91,6 +93,11 @@ class PostgresDepartments(DepartmentStore):
         statement = sa.select(department).where(department.c.id == department_id)
         row = connection_of(reader).execute(statement).one_or_none()
         return None if row is None else _department(self._tags.checked(department, row)["body"])
+
+    @override
+    def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        rows = connection_of(reader).execute(_DEPARTMENTS_OF, {"ids": list(department_ids)})
+        return [_department(row["body"]) for row in self._tags.valid(department, rows)]
 
     @override
     def all(self, reader: Reader) -> list[Department]:
@@ -212,6 +219,7 @@ def _uscc_exists() -> ConflictError:
 def _department(body: str) -> Department:
     values: dict[str, Any] = json.loads(body)
     values["level"] = GovernmentLevel(values["level"])
+    values["zone"] = Zone(values["zone"])
     values["status"] = DepartmentStatus(values["status"])
     if "kinds" in values:  # a department of an earlier version has none of the members that came later
         values["kinds"] = tuple(map(DepartmentKind, values["kinds"]))
@@ -226,5 +234,6 @@ def _entry(body: str) -> CatalogueEntry:
     values["share_type"] = ShareType(values["share_type"])
     values["level"] = Level[values["level"]]
     values["state"] = EntryState(values["state"])
+    values["zone"] = Zone(values["zone"])
     values["history"] = KeptHistory(**values.get("history", {}))  # an entry of an earlier version keeps all
     return CatalogueEntry(**values)

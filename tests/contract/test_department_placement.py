@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from registry.database.unit_of_work import PostgresDatabase
 from registry.directory.departments import Departments
 from registry.directory.hierarchy import superiors
-from registry.directory.model import Department, DepartmentKind, GovernmentLevel
+from registry.directory.model import CatalogueEntry, Department, DepartmentKind, GovernmentLevel, ShareType, Zone
 from registry.postgres import tables
 from registry.postgres.directory import PostgresDepartments
+from schemas.access import Level
 from schemas.errors import PoolError, Reason
-from tests.kit.cases.registry import AT, OTHER_USCC, USCC, Stores, directory, refused
+from tests.kit.cases.registry import AT, OTHER_USCC, TOPIC, USCC, Stores, directory, refused
 from tests.kit.row_tags import row_tags
 
 CITY = {"level": GovernmentLevel.CITY, "division_code": "520100"}
@@ -42,6 +43,33 @@ def test_a_department_is_placed_and_keeps_its_officers(stores: Stores) -> None:
     facts = {"kinds": kinds, "contract_ends": None, "version": 3, **CITY}
     refused(Reason.DEPARTMENT_UNKNOWN, lambda: departments.place(below.id, parent="0195-none", **facts))
     refused(Reason.REQUEST_INVALID, lambda: departments.place(below.id, parent=below.id, **facts))
+
+
+def test_some_departments_are_read_at_once_and_one_moves_to_another_zone(stores: Stores) -> None:
+    departments = directory(stores)[0]
+    above, below = two(departments)
+    assert {one.id for one in departments.some([above.id, below.id, below.id, "0195-none"])} == {above.id, below.id}
+    assert departments.some([]) == []
+    assert below.zone is Zone.DEFAULT
+    moved = departments.move(below.id, zone=Zone.OUTER, version=1)
+    assert (departments.get(below.id), moved.zone) == (moved, Zone.OUTER)
+    refused(Reason.VERSION_CONFLICT, lambda: departments.move(below.id, zone=Zone.INNER, version=1))
+
+
+def test_a_draft_is_in_its_provider_s_zone(stores: Stores) -> None:
+    departments, catalogue = directory(stores)
+    provider = two(departments)[1]
+    departments.move(provider.id, zone=Zone.INNER, version=1)
+    entry = CatalogueEntry(
+        topic=TOPIC,
+        title="自然人基础信息",
+        provider=provider.id,
+        code="101001/000001",
+        share_type=ShareType.UNCONDITIONAL,
+        level=Level.G2,
+    )
+    assert catalogue.create(entry).zone is Zone.INNER
+    assert catalogue.get(TOPIC).zone is Zone.INNER
 
 
 def test_the_end_of_a_contract_is_stored_as_it_is(stores: Stores) -> None:

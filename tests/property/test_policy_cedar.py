@@ -31,8 +31,8 @@ RARE = count(500, 10)  # each reason is met so often
 RECORD_RULES = (Path(__file__).parent / "policy_records.cedar").read_text()
 
 ORDER = [
-    "no_identity", "certificate_revoked", "department_inactive", "role_forbidden",
-    "role_missing", "grant_unknown", "grant_forged", "grant_other_consumer", "zone_mismatch_grant",
+    "no_identity", "certificate_revoked", "department_inactive", "contract_ended", "role_forbidden",
+    "role_missing", "grant_unknown", "grant_forged", "grant_other_consumer",
     "resource_unknown", "resource_not_published", "not_provider", "grant_other_resource", "zone_mismatch",
     "zone_mismatch_topic", "grant_suspended", "grant_expired", "grant_not_active", "grant_expired_by_time",
     "grant_not_yet_valid", "purpose_missing", "purpose_mismatch", "case_missing", "case_mismatch",
@@ -40,9 +40,7 @@ ORDER = [
 ]  # fmt: skip
 """The documented order; rules of different acts interleave freely."""
 
-SAME = {"zone_mismatch_grant": "zone_mismatch", "zone_mismatch_topic": "zone_mismatch"} | {
-    "grant_expired_by_time": "grant_expired"
-}
+SAME = {"zone_mismatch_topic": "zone_mismatch", "grant_expired_by_time": "grant_expired"}
 
 CONTROL_RULES = (Path(__file__).parent / "policy_control.cedar").read_text()
 
@@ -72,6 +70,7 @@ def world(rng: random.Random) -> tuple[list[Grant], dict[str, str]]:
                 quota_per_day=rng.choice([None, 100, 5_000]),
                 ceiling=rng.choice(list(Level)),
                 zone=rng.choice(["default", "intranet"]),
+                source_zone=rng.choice(["", "", "inner"]),
                 requested_by=f"person-{rng.randint(1, 40)}",
                 state=GrantState.ACTIVE,
             )
@@ -86,12 +85,13 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
         lambda r: r.update(standing=None),
         lambda r: r.update(standing=Standing.REVOKED),
         lambda r: r.update(standing=Standing.DEPARTMENT_INACTIVE),
+        lambda r: r.update(standing=Standing.CONTRACT_ENDED),
         lambda r: r["actor"] and r.update(actor=replace(r["actor"], role=rng.choice([Role.OPERATOR, Role.AUDITOR]))),
         lambda r: r["actor"] and r.update(actor=replace(r["actor"], role=rng.choice(list(Role)))),
         lambda r: r.update(resource=None),
         lambda r: r["resource"] and r.update(resource=replace(r["resource"], published=False)),
         lambda r: r["resource"] and r.update(resource=replace(r["resource"], provider=rng.choice(["d00", "d01"]))),
-        lambda r: r["resource"] and r.update(resource=replace(r["resource"], zone="extranet")),
+        lambda r: r["resource"] and r.update(resource=replace(r["resource"], zone=rng.choice(["extranet", "default"]))),
         lambda r: (
             r["resource"]
             and r.update(resource=replace(r["resource"], topic=Topic(ResourceName("topic-00"), rng.choice([1, 2]))))
@@ -122,7 +122,11 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
             "action": action,
             "actor": a_connector(grant.provider if provides else grant.consumer, zone=grant.zone),
             "standing": Standing.ACTIVE,
-            "resource": a_resource(topic=grant.topic, provider=providers[grant.topic.name], zone=grant.zone),
+            "resource": a_resource(
+                topic=grant.topic,
+                provider=providers[grant.topic.name],
+                zone=grant.zone if provides else grant.source_zone or grant.zone,
+            ),
             "grant": None if provides else grant,
             "proven": None if provides else True,
             "now": NOW,
@@ -172,6 +176,8 @@ def grant_attributes(grant: Grant | None) -> dict[str, Any]:
         "ceiling": int(grant.ceiling),
         "requested_by": grant.requested_by,
     }
+    if grant.source_zone:
+        attributes["source_zone"] = grant.source_zone
     if grant.case_rule is CaseRule.STANDING:
         attributes["case"] = grant.case
     if grant.quota_per_day is not None:
@@ -359,6 +365,7 @@ def test_cedar_gives_the_same_answer_for_control() -> None:
         Reason.NO_IDENTITY,
         Reason.CERTIFICATE_REVOKED,
         Reason.DEPARTMENT_INACTIVE,
+        Reason.CONTRACT_ENDED,
         Reason.ROLE_FORBIDDEN,
         Reason.ROLE_MISSING,
         Reason.GRANT_UNKNOWN,

@@ -25,6 +25,7 @@ from tests.kit.cases.grants import (
 from tests.kit.share import count
 
 departments = st.sampled_from([CONSUMER, PROVIDER, STRANGER, ""])
+sources = st.sampled_from(["default", "default", "default", "internet", "inner"])
 zones = st.sampled_from(["default", "default", "default", "internet"])
 moments = st.integers(-40, 400).map(lambda days: NOW + timedelta(days=days))
 purposes = st.sampled_from(["eligibility", "eligibility", "statistics", ""])
@@ -42,6 +43,7 @@ grants = st.builds(
     quota_per_day=st.none() | st.integers(1, 50),
     ceiling=levels,
     zone=zones,
+    source_zone=st.sampled_from(["", "", "inner"]),
 )
 requests = st.fixed_dictionaries(
     {
@@ -49,7 +51,7 @@ requests = st.fixed_dictionaries(
         "action": st.sampled_from([Action.FETCH, Action.FETCH, Action.COMMIT, Action.GRANT_READ, Action.PUBLISH]),
         "standing": st.sampled_from([Standing.ACTIVE] * 6 + list(Standing)),
         "now": st.just(NOW) | moments,
-        "resource": st.builds(a_resource, published=st.sampled_from([True] * 5 + [False]), zone=zones),
+        "resource": st.builds(a_resource, published=st.sampled_from([True] * 5 + [False]), zone=sources),
         "grant": grants,
         "proven": st.sampled_from([True] * 5 + [False]),
         "purpose": purposes,
@@ -132,4 +134,5 @@ def test_what_is_allowed_is_within_the_grant(request: dict[str, Any]) -> None:
     assert grant.not_before <= request["now"] < grant.expires
     assert request["level"] <= grant.ceiling
     assert grant.quota_per_day is None or request["released_today"] < grant.quota_per_day
-    assert {request["actor"].zone, request["resource"].zone, grant.zone} == {grant.zone}
+    crossed = request["resource"].zone, request["actor"].zone
+    assert crossed == ((grant.source_zone, grant.zone) if grant.source_zone else (crossed[1], crossed[1]))

@@ -5,13 +5,13 @@ contract:
 
     every act        identity, standing, role
     publish, resume  resource known, published, provided by the actor's department; zone
-    under a grant    grant known, proven, the actor's own; zone
-    fetch, commit    resource known, published, the grant's own; zone; state; validity; purpose; case
+    under a grant    grant known, proven, the actor's own
+    fetch, commit    resource known, published, the grant's own; zones; state; validity; purpose; case
     fetch            level within the ceiling, quota left
 
 Describing a grant (GRANT_READ by a connector) releases no record, so a consumer may ask why it gets nothing under a
-suspended grant. A commit releases nothing either, so neither ceiling nor quota applies to it. A missing attribute
-denies.
+suspended grant, or from another zone. A commit releases nothing either, so neither ceiling nor quota applies to it. A
+missing attribute denies.
 
 Fields and rows are not decided here: the view of a grant delivers no others. Explanations name states, topics and
 times; never a record's value, a case number or another department's grant.
@@ -20,6 +20,7 @@ times; never a record's value, a case number or another department's grant.
 from dataclasses import dataclass
 from datetime import datetime
 
+from exchange.access.decision.parties import DepartmentProfile, refuse_crossing
 from exchange.access.decision.roles import Standing, refuse_role, refuse_standing
 from schemas.access import Action, Actor, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
@@ -62,6 +63,7 @@ class GrantContext:
             graded up after the approval; None = unknown.
         released_today: records released under it on this day of Asia/Shanghai; None = unknown.
         now: the time of the decision, aware, by the pool's one clock; None = unknown.
+        consumer, provider: its parties now; None = unknown.
     """
 
     grant: Grant
@@ -70,6 +72,8 @@ class GrantContext:
     level: Level | None
     released_today: int | None
     now: datetime | None
+    consumer: DepartmentProfile | None = None
+    provider: DepartmentProfile | None = None
 
 
 _ALLOW = Allow()
@@ -153,8 +157,6 @@ def _consumer(actor: Actor, context: GrantContext) -> Deny | None:
         )
     if not actor.department or actor.department != grant.consumer:
         return Deny(Reason.GRANT_OTHER_CONSUMER, "the grant belongs to another department; use one of your own")
-    if actor.zone != grant.zone:
-        return _other_zone(actor, grant.zone)
     return None
 
 
@@ -169,9 +171,7 @@ def _resource(actor: Actor, context: GrantContext) -> Deny | None:
             Reason.GRANT_OTHER_RESOURCE,
             f"the grant is for {grant.topic} of the department that approved it; ask for a new grant",
         )
-    if actor.zone != resource.zone:
-        return _other_zone(actor, resource.zone)
-    return None
+    return refuse_crossing(grant, consumer_zone=actor.zone, resource_zone=resource.zone)
 
 
 def _validity(context: GrantContext) -> Deny | None:

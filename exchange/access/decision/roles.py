@@ -132,6 +132,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_PUBLISH: {_R.DATA_AUTHORITY: Scope.ANY},  # State Council decree 809, Art. 12 and 16
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CATALOGUE_RETAIN: {_R.DATA_AUTHORITY: Scope.ANY},  # a shorter one removes records
+        _A.CATALOGUE_ZONE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.CATALOGUE_READ: _EVERYONE,
         # The dictionary is the whole pool's, and who is the source of what is the authority's word (Art. 19).
         _A.ELEMENT_DEFINE: {_R.DATA_AUTHORITY: Scope.ANY},
@@ -259,6 +260,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.CATALOGUE_WITHDRAW,
             _A.ELEMENT_DEFINE,
             _A.ELEMENT_LEAD,
+            _A.CATALOGUE_ZONE,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -279,6 +281,7 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.APPROVAL_DECIDE,
     _A.CATALOGUE_RETAIN,
     _A.ELEMENT_LEAD,
+    _A.CATALOGUE_ZONE,
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,

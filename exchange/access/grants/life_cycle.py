@@ -315,6 +315,8 @@ def _violations(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> l
         (draft.expires > _a_year_after(draft.not_before), "an end at most 12 months after the beginning"),
         (draft.quota_per_day is not None and draft.quota_per_day < 1, "a daily quota of at least 1, or none"),
         (not draft.zone, "a network zone"),
+        (draft.source_zone == draft.zone, "another zone as `source_zone` than the department's own"),
+        (bool(draft.source_zone) != bool(draft.zone_reason.strip()), "`source_zone` and `zone_reason` both or none"),
         (not by.id or draft.requested_by != by.id, "the name of the account that submits it as `requested_by`"),
         (
             draft.approved_by is not None or draft.approved_at is not None or draft.view_schema_id is not None,

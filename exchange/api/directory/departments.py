@@ -12,7 +12,7 @@ from registry.database.keyset import MAX_PAGE
 from registry.directory.model import Department, DepartmentKind, GovernmentLevel
 from schemas.canonical import Json
 
-__all__ = ["router"]
+__all__ = ["department_json", "router"]
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
 
@@ -68,14 +68,14 @@ class MergerBody(Body):
 @router.post("/departments", status_code=201, tags=["departments"])
 def register_department(who: Caller, body: DepartmentBody) -> Document:
     """Register a department."""
-    return _department_json(who.pool.administration.register_department(who.actor, who.call, **body.model_dump()))
+    return department_json(who.pool.administration.register_department(who.actor, who.call, **body.model_dump()))
 
 
 @router.get("/departments", response_model=list[Document], tags=["departments"])
 def departments(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
     """List the departments, in the order of their registration."""
     found = who.pool.administration.departments(who.actor, who.call, after=after, limit=limit)
-    return listed(request, found, limit, document=_department_json, key=lambda one: one.id)
+    return listed(request, found, limit, document=department_json, key=lambda one: one.id)
 
 
 @router.post("/departments/{department}/renaming", tags=["departments"])
@@ -84,7 +84,7 @@ def rename_department(who: Caller, department: str, body: RenamingBody) -> Docum
     changed = who.pool.departments.rename(
         who.actor, who.call, department, name=body.name, short_name=body.short_name, uscc=body.uscc
     )
-    return _department_json(changed)
+    return department_json(changed)
 
 
 @router.get("/departments/{department}", tags=["departments"])
@@ -104,39 +104,39 @@ def common_superior(
 @router.post("/departments/{department}/placement", tags=["departments"])
 def place_department(who: Caller, department: str, body: PlacementBody) -> Document:
     """Change the department above it, its level and division, what it does in the pool, the end of its contract."""
-    return _department_json(who.pool.departments.place(who.actor, who.call, department, body.to_placement()))
+    return department_json(who.pool.departments.place(who.actor, who.call, department, body.to_placement()))
 
 
 @router.post("/departments/{department}/officers", tags=["departments"])
 def name_officers(who: Caller, department: str, body: OfficersBody) -> Document:
     """Name the head and the deputy of its sharing office, and its security officer."""
-    return _department_json(who.pool.departments.name_officers(who.actor, who.call, department, body.model_dump()))
+    return department_json(who.pool.departments.name_officers(who.actor, who.call, department, body.model_dump()))
 
 
 @router.post("/departments/{department}/merger", tags=["departments"])
 def merge_department(who: Caller, department: str, body: MergerBody) -> Document:
     """End a department that was merged into another: its accounts, certificates and grants end with it."""
     changed = who.pool.departments.merge(who.actor, who.call, department, into=body.into, reason=body.reason)
-    return _department_json(changed)
+    return department_json(changed)
 
 
 @router.post("/departments/{department}/deactivation", tags=["departments"])
 def deactivate_department(who: Caller, department: str, body: ReasonBody) -> Document:
     """End a department without a successor: its accounts, certificates and grants end with it."""
-    return _department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
+    return department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
 
 
 def _shown_json(shown: ShownDepartment) -> dict[str, Json]:
     """Return a department's document, with those above and under it and whether its officers' accounts are in use."""
     return {
-        **_department_json(shown.department),
+        **department_json(shown.department),
         "superiors": list(shown.superiors),
         "inferiors": list(shown.inferiors),
         "officers_in_use": dict(shown.in_use),
     }
 
 
-def _department_json(department: Department) -> dict[str, Json]:
+def department_json(department: Department) -> dict[str, Json]:
     """Return a department's document."""
     return {
         "id": department.id,
@@ -146,7 +146,7 @@ def _department_json(department: Department) -> dict[str, Json]:
         "short_name": department.short_name,
         "level": str(department.level),
         "division_code": department.division_code,
-        "zone": department.zone,
+        "zone": str(department.zone),
         "status": str(department.status),
         "successor": department.successor,
         "parent": department.parent,

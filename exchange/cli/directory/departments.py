@@ -38,7 +38,18 @@ def department_add(
 @department.command("list")
 def department_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the departments."""
-    columns = ("id", "short_name", "name", "level", "division_code", "kinds", "parent", "contract_ends", "status")
+    columns = (
+        "id",
+        "short_name",
+        "name",
+        "level",
+        "division_code",
+        "zone",
+        "kinds",
+        "parent",
+        "contract_ends",
+        "status",
+    )
     print_rows(client(context).list("/departments"), columns, as_json=as_json)
 
 

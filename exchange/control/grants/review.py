@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeAlias
 
+from exchange.access.decision.parties import flow_of
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
-from exchange.authorization.attributes import AttributeProvider
+from exchange.authorization.attributes import AttributeProvider, Profiles
 from exchange.deadlines.clock import Due, DueState
 from exchange.deadlines.in_force import RulesInForce
 from exchange.deadlines.profile import RuleId
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
+from schemas.audit import Flow
 from schemas.canonical import Json
 from schemas.errors import InvalidError
 from schemas.identifiers import time_of_uuid7
@@ -63,6 +65,7 @@ class Review:
         due: how near that is, while the request waits; None for others.
         holding: all that its consumer holds of the resource; None in lists.
         versions: every version, oldest first; none in lists.
+        flow: of a delivery under it, by its parties now; None where one of them is not known.
     """
 
     grant: Grant
@@ -75,6 +78,7 @@ class Review:
     due: DueState | None = None
     holding: Holding | None = None
     versions: Sequence[GrantVersion] = ()
+    flow: Flow | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return the review's document."""
@@ -84,6 +88,7 @@ class Review:
             "undecided": bool(self.undecided),
             "words": list(self.words),
             "labels": dict(self.labels),
+            "flow": None if self.flow is None else str(self.flow),
         }
         if self.versions:
             document["versions"] = [
@@ -155,7 +160,9 @@ class GrantReview:
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
         words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
+        profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
         review = _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
+        review = replace(review, flow=_flow(grant, profiles))
         return _with_deadline(
             review,
             self._attributes.now(reader),
@@ -171,6 +178,10 @@ class GrantReview:
         if not grants:
             return listed
         now, rules = self._attributes.now(reader), self._attributes.rules(reader)
+        read = [grant for grant in grants if not isinstance(grant, DamagedRow)]
+        profiles = self._attributes.profiles(
+            reader, {one for grant in read for one in (grant.consumer, grant.provider)}
+        )
         for grant in grants:
             if isinstance(grant, DamagedRow):
                 listed.append(grant)
@@ -179,8 +190,15 @@ class GrantReview:
             if grant.topic not in unconditional:
                 unconditional[grant.topic] = self._attributes.is_unconditional(reader, grant.topic)
             review = _reviewed(grant, known, _describe_grant(grant, known), None)
+            review = replace(review, flow=_flow(grant, profiles))
             listed.append(_with_deadline(review, now, rules, unconditional[grant.topic]))
         return listed
+
+    def sharing_data(self, reader: Reader, grant: Grant) -> dict[str, Json]:
+        """Return what the entry of an activation says of its parties: the flow, and the zones that it crosses."""
+        flow = _flow(grant, self._attributes.profiles(reader, (grant.consumer, grant.provider)))
+        said: dict[str, Json] = {} if flow is None else {"flow": str(flow)}
+        return said | ({"zones": [grant.source_zone, grant.zone]} if grant.source_zone else {})
 
     def _part(self, reader: Reader, grant: Grant, masks: dict[Topic, SchemaMasks], levels: "_Levels") -> Part:
         known = self._masks(reader, grant.topic, masks)
@@ -213,6 +231,11 @@ def decision_data(holding: Holding) -> dict[str, Json]:
 def describe(review: Review) -> str:
     """Return the words of a review as lines of text."""
     return "\n".join(review.words)
+
+
+def _flow(grant: Grant, profiles: Profiles) -> Flow | None:
+    provider, consumer = profiles.get(grant.provider), profiles.get(grant.consumer)
+    return None if provider is None or consumer is None else flow_of(provider, consumer)
 
 
 def _counts(grant: Grant) -> bool:
@@ -270,6 +293,10 @@ def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:
         + ("no request named that" if field in undecided.disclosed else f"reason: {grant.disclosure_reason}")
         for field in found.disclosed
     ]
+    if grant.source_zone:
+        sentences.append(
+            f"records are delivered out of the zone {grant.source_zone} into {grant.zone}; reason: {grant.zone_reason}"
+        )
     if undecided and grant.suspend_after is not None and grant.state is GrantState.ACTIVE:
         sentences.append(
             f"the grant is suspended after {grant.suspend_after.isoformat()}, unless another one that writes this out "

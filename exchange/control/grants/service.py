@@ -21,6 +21,7 @@ from typing import Protocol
 import structlog
 
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
+from exchange.access.decision.parties import refuse_crossing
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.exposure import SchemaMasks, undecided_exposure
 from exchange.access.grants.holding import Holding, check_ceiling
@@ -44,7 +45,7 @@ from exchange.control.grants.review import GrantReview, SchemaMaskSource, decisi
 from exchange.control.quotas import Quotas, check_quota
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from schemas.identifiers import uuid7
 from schemas.names import Topic
 
@@ -113,7 +114,7 @@ class GrantService:
         """File a request (共享申请). Consumer, provider, pool, id and requester are set here, not taken from the draft.
 
         Raises:
-            RefusedError: the actor may not ask for this.
+            RefusedError: the actor may not ask for this; ZONE_MISMATCH, it is in another zone and does not say so.
             InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
             ConflictError: DEPARTMENT_QUOTA, too many of its requests wait, or it has too many grants.
         """
@@ -135,11 +136,12 @@ class GrantService:
             approved_at=None,
             view_schema_id=None,
             state=GrantState.DRAFT,
-            zone=resource.zone,
+            zone=self._zone_of(actor.department) or resource.zone,
         )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             self._check_quotas(work, draft.consumer)
+            self._check_zones(work, draft)
             # After the decision: which fields a schema has, only those learn who may ask for them, and with an entry.
             level = self._attributes.level_of(work, draft)
             if level is None:
@@ -213,6 +215,7 @@ class GrantService:
             last = act
             if action is Action.GRANT_APPROVE:
                 self._views.check(work, grant)
+                self._check_zones(work, grant)
                 grant = approve(grant, by=actor, at=now, holding=holding)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
@@ -227,6 +230,7 @@ class GrantService:
             self._access.put(work, grant, entry_id=last.entry_id, at=now)
             last.grant = reference_to(grant)
             last.note(view_schema=schema_id, fields=list(grant.fields), **decision_data(activated))
+            last.note(**self._review.sharing_data(work, grant))
         return grant
 
     def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
@@ -275,6 +279,27 @@ class GrantService:
             act.grant = reference_to(changed)
             act.note(reason=reason, state=str(changed.state))
         return changed
+
+    def _zone_of(self, department: str) -> str:
+        with self._database.read() as reader:
+            profile = self._attributes.profiles(reader, [department]).get(department)
+        return "" if profile is None else profile.zone
+
+    def _check_zones(self, work: UnitOfWork, grant: Grant) -> None:
+        """Check that a grant names the zones that it crosses now, or crosses none.
+
+        Raises:
+            RefusedError: ZONE_MISMATCH.
+        """
+        consumer = self._attributes.profiles(work, [grant.consumer]).get(grant.consumer)
+        resource = self._attributes.resource_of(work, grant.topic)
+        refusal = refuse_crossing(
+            grant,
+            consumer_zone="" if consumer is None else consumer.zone,
+            resource_zone="" if resource is None else resource.zone,
+        )
+        if refusal is not None:
+            raise RefusedError(refusal.reason, refusal.explanation)
 
     def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:
         """Lock a grant, and all that its consumer holds of the resource before it; return both.

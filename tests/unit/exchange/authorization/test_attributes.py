@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from exchange.access.decision.parties import DepartmentProfile
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
 from exchange.authorization import attributes as attributes_module
@@ -51,6 +52,9 @@ class Registers:
         self.meanwhile = lambda: None
         meanwhile()
         return found
+
+    def profiles(self, *_: object) -> dict[str, DepartmentProfile]:
+        return {DEPARTMENT: DepartmentProfile(id=DEPARTMENT)}
 
     def resource(self, *_: object) -> Resource | None:
         return self.known

@@ -117,7 +117,14 @@ def _commands() -> Iterator[tuple[str, Any]]:
 
 def _arguments(command: Any, file: Path) -> list[str]:
     """Return arguments and required options, with a value of their type."""
-    values = {"file": str(file), "key_file": str(file), "role": "auditor", "form": "csv", "department_id": _EVIL}
+    values = {
+        "file": str(file),
+        "key_file": str(file),
+        "role": "auditor",
+        "form": "csv",
+        "department_id": _EVIL,
+        "to": "inner",
+    }
     words: list[str] = []
     for one in command.params:
         if one.param_type_name == "argument" or one.required:

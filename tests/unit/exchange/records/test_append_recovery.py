@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from exchange.access.decision.roles import Standing
 from exchange.audit.ledger import AuditLedger
 from exchange.audit.memory import MemoryAudit
 from exchange.audit.store import EntryQuery
+from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.serving import ServingGuard
@@ -89,11 +91,12 @@ class Pool:
     def recovery(self, store: Any = None) -> AppendRecovery:
         ledger = AuditLedger(self.audit, process=f"gateway@{id(object())}")
         ledger.open(self.db)
-        anything: Any = Nothing()
+        known: Any = Nothing()
+        known.current = lambda *_: PublisherAttributes(standing=Standing.ACTIVE, resource=None, signing_key=None)
         return AppendRecovery(
             database=self.db,
             enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: self.now),
-            attributes=anything,
+            attributes=known,
             broker=Committed(),  # type: ignore[arg-type]
             receipts=LaneReceipts(
                 ledger=ledger,

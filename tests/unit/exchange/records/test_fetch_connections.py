@@ -63,7 +63,9 @@ class Rooms:
             ),
             attributes=made(
                 grant=lambda _, wanted: (
-                    made(grant=grant, row_filter=None, reference=None) if wanted == grant.id else None
+                    made(grant=grant, row_filter=None, reference=None, in_zone=lambda actor: actor)
+                    if wanted == grant.id
+                    else None
                 ),
                 standing_of=lambda *_: Standing.ACTIVE,
             ),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from exchange.access.decision.parties import DepartmentProfile
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
 from exchange.audit.ledger import AuditLedger
@@ -46,6 +47,7 @@ STANDS = PublisherAttributes(
     standing=Standing.ACTIVE,
     resource=Resource(topic=TOPIC, provider=DEPARTMENT, published=True, zone="default"),
     signing_key=b"k" * 32,
+    publisher=DepartmentProfile(id=DEPARTMENT),
 )
 
 
