@@ -145,6 +145,7 @@ class HttpSourceConfig(StrictModel):
     ca: Path | None = None
     timeout: Duration = 60.0
     requests_per_second: float = Field(default=0.0, ge=0)
+    max_pass: Size = 4 << 30
     poll: Duration = 300.0
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ class FileTarget(StrictModel):
     path: Path
     encoding: Literal["utf-8", "utf-8-sig", "gb18030"] = "utf-8"
     neutralise_formulas: bool = False
+    readable_by: Literal["owner", "group"] = "owner"
 
 
 class WebhookConfig(StrictModel):

@@ -202,7 +202,7 @@ def _http_source(api: HttpSourceConfig, section: PublishConfig, ledger: Ledger) 
         incremental=Incremental(**request.incremental.model_dump()) if request.incremental else None,
     )
     spool = ledger.path.with_name(f"{section.resource}.spool.jsonl")
-    return HttpSource(client, asked, ledger, spool, Replaces(section.replaces))
+    return HttpSource(client, asked, ledger, spool, Replaces(section.replaces), max_spool=api.max_pass)
 
 
 def sql_source(database: SqlSourceConfig, section: PublishConfig) -> SqlSource:
@@ -312,6 +312,7 @@ def sink(section: SubscribeConfig, *, stop: threading.Event | None = None) -> Si
         file_format=target.kind,
         encoding=target.encoding,
         neutralise_formulas=target.neutralise_formulas,
+        group_reads=target.readable_by == "group",
     )
 
 

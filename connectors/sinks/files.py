@@ -18,7 +18,6 @@ CSV for spreadsheets: `encoding` utf-8-sig (a byte order mark, without which the
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ import pyarrow as pa
 from typing_extensions import override
 
 from connectors.port import DecodedRelease, QuarantineCallback, RejectedRecord, Sink, WriteResult
+from connectors.sinks.atomic_file import OWNER_ALONE, make_folder, replace_file
 from connectors.sinks.field_names import require_names
 from connectors.sinks.parquet_part import parquet_part, require_parquet
 from connectors.sinks.text_lines import csv_lines, json_lines, release_lines
@@ -35,6 +35,7 @@ from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
 __all__ = ["FileSink"]
 
+_GROUP_READS, _GROUP_ENTERS = 0o640, 0o750
 _MANIFEST = re.compile(r"part-[0-9]{8}\.manifest\.json")
 _OWN_COLUMNS = ("_record_key", "_recorded_at", "_operation")
 
@@ -50,6 +51,7 @@ class FileSink(Sink):
         file_format: str = "jsonl",
         encoding: str = "utf-8",
         neutralise_formulas: bool = False,
+        group_reads: bool = False,
     ) -> None:
         """Configure; write nothing yet.
 
@@ -59,12 +61,14 @@ class FileSink(Sink):
             file_format: `jsonl`, `csv` or `parquet`.
             encoding: of CSV; JSON lines are UTF-8.
             neutralise_formulas: of CSV.
+            group_reads: the group of the folder's user may read the files; else nobody but that user.
         """
         self._folder = folder
         self._grant = grant_id
         self._file_format = file_format
         self._encoding = encoding if file_format == "csv" else "utf-8"
         self._neutralise = neutralise_formulas
+        self._mode = _GROUP_READS if group_reads else OWNER_ALONE
         self._names: list[str] = []
 
     @override
@@ -77,7 +81,7 @@ class FileSink(Sink):
     def prepare(self, schema: pa.Schema) -> None:
         self.check(schema)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder, _GROUP_ENTERS if self._mode == _GROUP_READS else 0o700)
         except OSError as error:
             raise _unavailable(self._folder, error) from error
         self._names = list(schema.names)
@@ -169,17 +173,7 @@ class FileSink(Sink):
         return text.encode(self._encoding), rejected
 
     def _write_atomically(self, name: str, content: bytes) -> None:
-        part = self._folder / f".{name}.part"
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._folder / name)
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        replace_file(self._folder, name, content, self._mode)
 
 
 def _json(header: Mapping[str, Any]) -> bytes:

@@ -44,12 +44,14 @@ from typing_extensions import override
 
 from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
 from connectors.retry import Backoff, retry_after_of
+from connectors.sinks.atomic_file import make_folder, replace_file
 from connectors.sinks.circuit_breaker import CircuitBreaker
 from registry.codec.json_rows import json_rows
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError, UnavailableError
 
 __all__ = ["WebhookSink", "WebhookTarget"]
 
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OF_THE_RECORDS = frozenset({400, 409, 413, 422})
 _TO_BE_REPEATED = frozenset({408, 425, 429})
@@ -159,7 +161,7 @@ class WebhookSink(Sink):
     @override
     def prepare(self, schema: pa.Schema) -> None:
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._file.parent)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -297,7 +299,7 @@ class WebhookSink(Sink):
     def _alone(self) -> Iterator[None]:
         """Let no other process post from the same position within the block."""
         try:
-            descriptor = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._file.with_suffix(".lock"), _LOCK_FLAGS, 0o600)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -310,19 +312,9 @@ class WebhookSink(Sink):
             os.close(descriptor)
 
     def _store(self, position: bytes) -> None:
-        part = self._file.with_suffix(".part")
         content: dict[str, Any] = {"grant": self._grant, "position": base64.b64encode(position).decode()}
         try:
-            with part.open("w") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(self._file)
-            descriptor = os.open(self._file.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            replace_file(self._file.parent, self._file.name, json.dumps(content).encode())
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -9,6 +9,8 @@ again without changing anything. The same content again is skipped; the same nam
     quarantine   a file in no known encoding, with a line that is too long, or without a usable header: recorded with
                  line and offset, said once, and moved to a folder of its own if configured; a file of other content
                  takes its place
+    links        a symbolic link is set aside, never followed: who may write into the folder is not who may read this
+                 machine's files
     kept files   an old version that reappears (restored, touched) does not overwrite a later one: known content is
                  published again only if it is newer than what was published last
 
@@ -92,7 +94,7 @@ class AfterSuccess:
         try:
             if self.delete:
                 path.unlink(missing_ok=True)
-            elif self.move_to is not None and path.exists():
+            elif self.move_to is not None and (path.is_symlink() or path.exists()):
                 self.move_to.mkdir(parents=True, exist_ok=True)
                 target = self.move_to / path.name
                 if target.exists():
@@ -177,11 +179,11 @@ class DropFolder(SnapshotSource):
         """
         try:
             found = [
-                (entry.stat().st_mtime_ns, entry.name, entry)
+                (entry.lstat().st_mtime_ns, entry.name, entry)
                 for entry in self.path.iterdir()
                 if not entry.name.startswith(".")
                 and any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in self._patterns)
-                and entry.is_file()
+                and (entry.is_symlink() or entry.is_file())
             ]
         except OSError as error:
             raise UnavailableError(
@@ -247,6 +249,13 @@ class DropFolder(SnapshotSource):
         )
 
     def _portion(self, path: Path, fingerprint: bytes) -> "FolderFile":
+        if path.is_symlink():
+            raise InvalidError(
+                Reason.FILE_REJECTED,
+                "a symbolic link, which is not followed: it could name any file that this user may read. Put the file "
+                "itself into the folder",
+                details={"code": RejectCode.ROW_SHAPE.value, "sha256": hashlib.sha256(bytes(path)).hexdigest()},
+            )
         try:
             signature = FileSignature.of(path)
             form = file_form(path, self._file_format)
@@ -273,6 +282,9 @@ class DropFolder(SnapshotSource):
         """Return a text file's digest and its encoding."""
         try:
             decoded = detect_encoding(path, self._file_format.encoding)
+        except InvalidError as error:  # too large unpacked
+            error.details["sha256"] = _digest(path).hex()
+            raise
         except DAMAGED as error:
             raise InvalidError(
                 Reason.FILE_REJECTED,

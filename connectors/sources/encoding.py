@@ -172,7 +172,7 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
     failure = None
     if fit is None:
         offset = max(decoder.failed_at or 0 for decoder in decoders)
-        failure = DecodingFailure(offset=offset, line=_line_of(path, offset), tried=names)
+        failure = DecodingFailure(offset=offset, line=_line_of(path, offset, names[0]), tried=names)
     if encoding == AUTO:
         unmarked = _unmarked(head)
         if unmarked is not None:
@@ -185,7 +185,7 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
         size=size,
         encoding="" if failure is not None or fit is None else fit.encoding,
         failure=failure,
-        long_line=0 if too_long_at is None else _line_of(path, too_long_at),
+        long_line=0 if fit is None or too_long_at is None else _line_of(path, too_long_at, fit.encoding),
     )
 
 
@@ -317,11 +317,23 @@ def _is_rare(character: str) -> bool:
     return not character.isascii() and not character.encode("gb2312", "ignore")
 
 
-def _line_of(path: Path, offset: int) -> int:
-    line = 1
+def _line_of(path: Path, offset: int, encoding: str = "") -> int:
+    """Return the line, from 1, of the byte at an offset. Lines end with LF, CR LF or CR, as the parsers count them."""
+    # In UTF-16 the bytes of a line end are those of other characters as well.
+    wide = encoding if encoding.startswith("utf-16") else "latin-1"
+    decoder = codecs.getincrementaldecoder(wide)("replace")
+    ends, last = 0, ""
     with open_binary(path) as file:
         left = offset
         while left > 0 and (block := file.read(min(_BLOCK, left))):
-            line += block.count(b"\n")
+            text = last + decoder.decode(block)
             left -= len(block)
-    return line
+            last = "\r" if text.endswith("\r") else ""  # it may be the first half of a line end
+            ends += _line_ends(text.removesuffix("\r"))
+        if last and not decoder.decode(file.read(2)).startswith("\n"):
+            ends += 1  # a byte behind the CR of a CR LF is on the line that it ends
+    return ends + 1
+
+
+def _line_ends(text: str) -> int:
+    return text.count("\n") + text.count("\r") - text.count("\r\n")

@@ -11,6 +11,7 @@ while it is read.
 """
 
 import gzip
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypedDict
 
 import pyarrow as pa
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from connectors.port import Reject, RejectCode, Replaces, RowChunk
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -29,6 +30,7 @@ __all__ = [
     "BLANKS",
     "DAMAGED",
     "MAX_COLUMNS",
+    "MAX_UNPACKED",
     "FileForm",
     "FileFormat",
     "FilePortion",
@@ -49,6 +51,9 @@ DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 
 MAX_COLUMNS = 1 << 14
 """Columns of a table in a file: those that Excel has."""
+
+MAX_UNPACKED = 16 << 30
+"""Bytes of a compressed file, unpacked."""
 
 _CHUNK = 5_000  # rows
 _NAMED = 10  # columns of an error
@@ -112,12 +117,12 @@ class FileSignature:
 
     @classmethod
     def of(cls, path: Path) -> "FileSignature":
-        """Read it from the file system.
+        """Read it from the file system; of a symbolic link, its own.
 
         Raises:
             OSError: the file does not exist.
         """
-        stat = path.stat()
+        stat = path.lstat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
@@ -143,9 +148,40 @@ def open_binary(path: Path) -> BinaryIO | gzip.GzipFile:
     """Open a file's content, decompressed where its name ends in `.gz`.
 
     Raises:
-        OSError: the file cannot be opened. What is in it may raise one of `DAMAGED` as it is read.
+        OSError: the file cannot be opened, or is a symbolic link. What is in it may raise one of `DAMAGED` as it is
+            read, and FILE_REJECTED beyond `MAX_UNPACKED`.
     """
-    return gzip.GzipFile(path, "rb") if _is_compressed(path) else path.open("rb")
+    # A link that took the file's place since the folder was listed is not followed.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    return _BoundedGzip(fileobj=file, owned=file) if _is_compressed(path) else file
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """A compressed file that unpacks to so many bytes, and no more."""
+
+    def __init__(self, *, fileobj: BinaryIO, owned: BinaryIO) -> None:
+        super().__init__(fileobj=fileobj, mode="rb")
+        self._owned = owned
+
+    @override
+    def read(self, size: int | None = -1) -> bytes:
+        return self._checked(super().read(size))
+
+    @override
+    def read1(self, size: int = -1) -> bytes:
+        return self._checked(super().read1(size))
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self._owned.close()
+
+    def _checked(self, block: bytes) -> bytes:
+        if self.tell() > MAX_UNPACKED:
+            raise rejected_file(
+                f"the compressed file has more than {MAX_UNPACKED >> 30} GiB unpacked; split it", RejectCode.TOO_LARGE
+            )
+        return block
 
 
 def _is_compressed(path: Path) -> bool:

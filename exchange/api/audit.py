@@ -25,6 +25,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[Depends(refuse_unknown)])
 _SHANGHAI = timezone(timedelta(hours=8))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 12, 30, tzinfo=UTC)  # every zone has a name for the times before
+_END_MICROS = (_END - _EPOCH) // timedelta(microseconds=1)
 
 
 def _text(media_type: str) -> dict[int | str, Any]:
@@ -54,8 +56,12 @@ class _Criteria:
             str | None, Query(alias="from", description="ISO 8601 with offset, or a day of UTC+8; inclusive")
         ] = None,
         to: Annotated[str | None, Query(description="ISO 8601 with offset, or a day of UTC+8; exclusive")] = None,
-        since: Annotated[int | None, Query(description="as `from`, in microseconds since 1970 UTC")] = None,
-        until: Annotated[int | None, Query(description="as `to`, in microseconds since 1970 UTC")] = None,
+        since: Annotated[
+            int | None, Query(description="as `from`, in microseconds since 1970 UTC", ge=0, lt=_END_MICROS)
+        ] = None,
+        until: Annotated[
+            int | None, Query(description="as `to`, in microseconds since 1970 UTC", ge=0, lt=_END_MICROS)
+        ] = None,
     ) -> None:
         self.party = party
         self.query = EntryQuery(
@@ -96,6 +102,11 @@ def parse_moment(name: str, text: str) -> int:
         raise InvalidError(
             Reason.REQUEST_INVALID,
             f"{name}: got {text[:40]!r}; expected ISO 8601 with an offset, such as 2026-10-01T00:00:00+08:00, or a day",
+        )
+    if moment >= _END:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"{name}: got {text[:40]!r}; expected a time before {_END.isoformat()}: leave it out where none is meant",
         )
     return (moment - _EPOCH) // timedelta(microseconds=1)
 

@@ -227,7 +227,15 @@ def create(
             return _problem(
                 request, InvalidError(Reason.NOT_FOUND, "the API has no such path; expected one of /openapi.json")
             )
-        if error.status_code != HTTPStatus.BAD_REQUEST:  # another method than the path has
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            refusal = InvalidError(
+                Reason.REQUEST_INVALID, f"got {request.method[:16]}; this path takes {allowed or 'another method'}"
+            )
+            answer = _problem(request, refusal, HTTPStatus.METHOD_NOT_ALLOWED)
+            answer.headers["Allow"] = allowed
+            return answer
+        if error.status_code != HTTPStatus.BAD_REQUEST:
             return await http_exception_handler(request, error)
         return _problem(
             request,
@@ -242,15 +250,17 @@ def create(
     return app
 
 
-def _problem(request: Request, error: PoolError) -> JSONResponse:
+def _problem(request: Request, error: PoolError, status: HTTPStatus | None = None) -> JSONResponse:
+    """Return an error as a problem, with its reason's status or another."""
     error = as_pool_error(error)
+    status = status or http_status(error)
     language = preferred_language(request.headers.get("accept-language", ""))
     headers = {"Content-Language": _LANGUAGES[language], "Vary": "Accept-Language"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return JSONResponse(
-        problem(error, request.state.trace, language),
-        status_code=http_status(error),
+        {**problem(error, request.state.trace, language), "status": status.value},
+        status_code=status,
         media_type="application/problem+json",
         headers=headers,
     )

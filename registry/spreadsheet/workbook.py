@@ -20,7 +20,7 @@ show. In .xls, .xlsb and .ods they cannot be found, so these forms are refused.
 calamine has memory for every cell between a sheet's first and its last one, and ends the process where there is none.
 So before it reads, the parts are unpacked once, to see that they are as large as they say, and the addresses of cells
 are read: a sheet of more than 32 million cells, empty ones too, is refused, and one of a million of which hardly any is
-there.
+there. Texts that cells share are measured (`registry.spreadsheet.shared_strings`).
 
 Connectors publish such files (`connectors.sources.workbook_file`), and a catalogue's inventory is one
 (`exchange.cli.catalogue.inventory`).
@@ -40,6 +40,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 import python_calamine as calamine
 
+from registry.spreadsheet.shared_strings import require_bounded_strings
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["FORMS", "Sheet", "letters", "rejected_workbook"]
@@ -234,6 +235,7 @@ def _find_faults(archive: zipfile.ZipFile, sheet: str, faults: Faults) -> None:
     cells = _Cells(faults)
     with archive.open(name) as part:
         cells.read(part)
+    require_bounded_strings(archive, name, cells.count)
 
 
 class _Cells:
@@ -251,6 +253,11 @@ class _Cells:
         self._address = ""
         self._at = 0
         self._is_error = self._has_formula = self._has_value = False
+
+    @property
+    def count(self) -> int:
+        """Return how many cells there are."""
+        return self._there
 
     def read(self, part: IO[bytes]) -> None:
         parser = ParserCreate()

@@ -31,9 +31,13 @@ from connectors.sources.http.member_path import MemberPath
 from connectors.sources.json_lines_file import JsonLinesPortion, cell_of, json_of
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
-__all__ = ["HttpRequest", "HttpSource", "Incremental", "Paging", "SourceMemory"]
+__all__ = ["MAX_SPOOL", "HttpRequest", "HttpSource", "Incremental", "Paging", "SourceMemory"]
+
+MAX_SPOOL = 4 << 30
+"""Bytes of the pages of one pass, on disk."""
 
 _MAX_PAGES = 1_000_000
+_SPOOL_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _CURSOR = "http_cursor"  # in the memory
 
 
@@ -106,7 +110,14 @@ class HttpSource(SnapshotSource):
     """One request of one API. Used by one thread."""
 
     def __init__(
-        self, client: HttpSourceClient, request: HttpRequest, memory: SourceMemory, spool: Path, replaces: Replaces
+        self,
+        client: HttpSourceClient,
+        request: HttpRequest,
+        memory: SourceMemory,
+        spool: Path,
+        replaces: Replaces,
+        *,
+        max_spool: int = MAX_SPOOL,
     ) -> None:
         """Configure; ask nothing yet.
 
@@ -116,6 +127,7 @@ class HttpSource(SnapshotSource):
             memory: of incremental passes.
             spool: file for the pages of a pass.
             replaces: what a pass states; NOTHING for an incremental one.
+            max_spool: bytes of the spool.
 
         Raises:
             InvalidError: CONFIG_INVALID, a path.
@@ -124,6 +136,7 @@ class HttpSource(SnapshotSource):
         self._request = request
         self._memory = memory
         self._spool = spool
+        self._max_spool = max_spool
         self._replaces = replaces
         self._records = MemberPath(request.records)
         self._cursor = MemberPath(request.paging.path)
@@ -176,12 +189,20 @@ class HttpSource(SnapshotSource):
 
     def _read_pages(self, since: str) -> tuple[bytes, str]:
         """Read all pages into the spool; return its digest, and the greatest value of an incremental pass."""
-        digest, greatest = hashlib.sha256(), since
-        descriptor = os.open(self._spool, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        digest, greatest, size = hashlib.sha256(), since, 0
+        descriptor = os.open(self._spool, _SPOOL_FLAGS, 0o600)
         with os.fdopen(descriptor, "wb") as spool:
             for page in self._pages(since):
                 for record in self._records_of(page):
                     line = _line(record)
+                    size += len(line)
+                    if size > self._max_spool:
+                        raise InvalidError(
+                            Reason.CONFIG_INVALID,
+                            f"{self._request.path}: a pass has more than {self._max_spool >> 20:,} MiB of records. If "
+                            "the API really has so many, raise `source.max_pass`; or ask for what changed alone "
+                            "(`incremental:`)",
+                        )
                     digest.update(line)
                     spool.write(line)
                     value = cell_of(self._since.find(record)) if self._since is not None else None

@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from connectors.port import Reject, Replaces
+from connectors.sources import file_portion
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
-from connectors.sources.file_portion import FileForm, FileFormat
+from connectors.sources.file_portion import FileForm, FileFormat, open_binary
 from connectors.state.ledger import Ledger
+from registry.spreadsheet import shared_strings
 from schemas.errors import InvalidError, Reason
 from tests.kit.cases.workbooks import Raw, write_workbook
 
 Read = tuple[list[dict[str, str | None]], list[Reject]]
 Reader = Callable[..., Read]
 ERROR = Raw("e", "<v>#N/A</v>")
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 SHEET = "xl/worksheets/sheet1.xml"
 UNCOMPUTED = Raw("n", "<f>SUM(A1:A2)</f>")
 
@@ -281,3 +284,102 @@ def test_a_part_that_is_there_twice_is_set_aside(read: Reader, tmp_path: Path) -
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
         archive.writestr(SHEET, "<worksheet/>")
     assert "not what the archive says" in refusal(read, path)
+
+
+# -- what somebody may put into a folder to do harm ------------------------------------------------------------------
+
+
+def test_a_symbolic_link_is_set_aside_and_what_it_names_is_not_read(tmp_path: Path) -> None:
+    secret, drop, aside = tmp_path / "secret.csv", tmp_path / "drop", tmp_path / "aside"
+    secret.write_text("id,name\n1,secret\n")
+    drop.mkdir()
+    (drop / "rows.csv").symlink_to(secret)
+    (drop / "nowhere.csv").symlink_to(tmp_path / "missing")
+    told: list[tuple[str, Reject]] = []
+    ledger = Ledger(tmp_path / "state" / "l.sqlite3", clock=lambda: datetime.now(UTC))
+    folder = DropFolder(
+        drop,
+        ["*.csv"],
+        file_format=FileFormat(),
+        replaces=Replaces.EVERYTHING,
+        ready_when=ReadyWhen(unchanged=0),
+        after_success=AfterSuccess(delete=True),
+        after_reject=AfterSuccess(move_to=aside),
+        history=ledger,
+        quarantine=lambda name, reject: told.append((name, reject)),
+        clock=lambda: datetime.now(UTC),
+    )
+    assert list(folder.portions(bytes(8))) == []
+    assert sorted(name for name, _ in told) == ["nowhere.csv", "rows.csv"]
+    assert all("a symbolic link, which is not followed" in reject.message for _, reject in told)
+    assert secret.read_text() == "id,name\n1,secret\n", "it is neither moved nor deleted"
+    assert sorted(each.name for each in aside.iterdir()) == ["nowhere.csv", "rows.csv"]
+    assert list(folder.portions(bytes(8))) == []
+    assert len(told) == 2, "it is said once"
+    ledger.close()
+
+
+def test_a_link_that_takes_a_file_s_place_while_it_is_read_is_not_followed(tmp_path: Path) -> None:
+    secret, path = tmp_path / "secret", tmp_path / "rows.csv"
+    secret.write_text("id,name\n1,secret\n")
+    path.symlink_to(secret)
+    for name in ("rows.csv", "rows.csv.gz"):
+        link = tmp_path / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret)
+        with pytest.raises(OSError, match="symbolic links"):
+            open_binary(link)
+
+
+def test_a_compressed_file_of_too_much_is_set_aside(
+    read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(b"id,name\n" + b"1,x\n" * 500_000))
+    assert len(read(path)[0]) == 500_000
+    monkeypatch.setattr(file_portion, "MAX_UNPACKED", 1 << 20)
+    assert "more than" in refusal(read, path)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_the_line_of_a_wrong_byte_is_counted_by_any_line_end(read: Reader, tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "rows.csv"
+    for before in (1, 3, 200_000):
+        path.write_bytes(b"id,name" + end + (b"1,x" + end) * before + b"2,\xff\xff\xff" + end)
+        assert f"on line {before + 2}:" in refusal(read, path)
+
+
+def test_a_shared_text_that_too_many_cells_name_is_set_aside_before_memory_is_taken_for_it(
+    read: Reader, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.xlsx"
+
+    def write(strings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        write_workbook(path, rows)
+        items = "".join(f"<si><t>{each}</t></si>" for each in strings)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("xl/sharedStrings.xml", f'<sst xmlns="{MAIN}">{items}</sst>')
+
+    shared = Raw("s", "<v>1</v>")
+    write(["id", "x" * (1 << 20)], [["id", "text"], *([n, shared] for n in range(3))])
+    rows, _ = read(path)
+    assert {len(row["text"] or "") for row in rows} == {1 << 20}
+    write(["id", "x" * (1 << 20)], [["id", "text"], *([n, shared] for n in range(2_000))])
+    assert path.stat().st_size < 100_000
+    assert "cells of more than 1,024 MiB of text" in refusal(read, path)
+    write(["id", "x", "y" * (1 << 20)], [["id", "text"], *([n, shared] for n in range(2_000))])
+    assert len(read(path)[0]) == 2_000, "a long text that few cells name is no harm"
+
+
+def test_more_shared_texts_than_there_is_memory_for_are_set_aside(
+    read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.xlsx"
+    write_workbook(path, [["id"], [1]])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/sharedStrings.xml", f'<sst xmlns="{MAIN}">{"<si/>" * 2_000}</sst>')
+    assert len(read(path)[0]) == 1
+    monkeypatch.setattr(shared_strings, "_MAX_STRINGS", 1_000)
+    assert "more than 1,000 shared strings" in refusal(read, path)
+    monkeypatch.setattr(shared_strings, "_MAX_PART", 1_000)
+    assert "of shared strings" in refusal(read, path)

@@ -201,3 +201,21 @@ def test_a_path_that_there_is_not_is_a_problem() -> None:
         answer = http.get("/v1/nope", headers={"authorization": "Bearer known"})
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["reason"]) == (404, Reason.NOT_FOUND)
+
+
+def test_a_method_that_a_path_does_not_have_is_a_problem_that_names_those_it_has() -> None:
+    with TestClient(APP) as http:
+        answer = http.put("/v1/grants", headers={"authorization": "Bearer known"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert (answer.status_code, told["status"], told["reason"]) == (405, 405, Reason.REQUEST_INVALID)
+    assert "GET" in answer.headers["allow"]
+    assert answer.headers["allow"] in told["detail"]
+
+
+@pytest.mark.parametrize("query", ["from=9999-12-31", "to=9999-12-31T23:59:59-14:00", "since=253402351199000000"])
+def test_a_time_that_not_every_zone_has_is_refused(query: str) -> None:
+    with TestClient(APP) as http:
+        answer = http.get(f"/v1/audit/entries?{query}", headers={"authorization": "Bearer known"})
+    assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID)
+    assert "9999-12-30" in answer.json()["detail"] or "253402128000000000" in answer.json()["detail"]

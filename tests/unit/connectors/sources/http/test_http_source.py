@@ -14,7 +14,7 @@ import pytest
 
 from connectors.port import Replaces
 from connectors.sources.http.http_client import Credentials, HttpSourceClient, OAuthClient
-from connectors.sources.http.http_source import HttpRequest, HttpSource, Incremental, Paging
+from connectors.sources.http.http_source import MAX_SPOOL, HttpRequest, HttpSource, Incremental, Paging
 from connectors.sources.http.member_path import MemberPath
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 from tests.kit.twins.http_server import Answer, Call, HttpServer, http_server
@@ -81,7 +81,9 @@ Make = Callable[..., HttpSource]
 def make(server: HttpServer, stop: Stop, memory: Memory, tmp_path: Path) -> Iterator[Make]:
     made: list[HttpSource] = []
 
-    def making(*, credentials: Credentials = None, rate: float = 0.0, **request: Any) -> HttpSource:
+    def making(
+        *, credentials: Credentials = None, rate: float = 0.0, max_spool: int = MAX_SPOOL, **request: Any
+    ) -> HttpSource:
         client = HttpSourceClient(
             f"{server.url}/api/",
             credentials,
@@ -90,7 +92,7 @@ def make(server: HttpServer, stop: Stop, memory: Memory, tmp_path: Path) -> Iter
             monotonic=stop.monotonic,
         )
         asked = HttpRequest(**{"path": "people", **request})
-        made.append(HttpSource(client, asked, memory, tmp_path / "spool", Replaces.NOTHING))
+        made.append(HttpSource(client, asked, memory, tmp_path / "spool", Replaces.NOTHING, max_spool=max_spool))
         return made[-1]
 
     yield making
@@ -433,3 +435,22 @@ def test_a_number_of_any_length_may_be_the_greatest(server: HttpServer, make: Ma
     server.answer = lambda _: answer([])
     read(source)
     assert server.calls[-1].query == {"since": long}
+
+
+def test_an_api_that_never_ends_fills_no_disk(server: HttpServer, make: Make, tmp_path: Path) -> None:
+    numbers = count()
+    server.answer = lambda _: answer([{"id": next(numbers), "text": "x" * 1_000} for _ in range(100)])
+    source = make(max_spool=1 << 20, paging=Paging(kind="page", parameter="page"))
+    with pytest.raises(InvalidError, match=r"raise `source\.max_pass`") as refused:
+        read(source)
+    assert refused.value.reason is Reason.CONFIG_INVALID
+    assert not (tmp_path / "spool").exists()
+    assert len(server.calls) < 20
+
+
+def test_the_pages_are_written_through_no_link(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("as it was")
+    (tmp_path / "spool").symlink_to(tmp_path / "victim")
+    with pytest.raises(UnavailableError):
+        read(make())
+    assert (tmp_path / "victim").read_text() == "as it was"
