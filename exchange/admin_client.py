@@ -66,6 +66,16 @@ class AdminClient:
             target = match[1] if match and page else None
         return items
 
+    def texts(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """Return a text in its parts, as many as the pool answers with a cursor (`Link`, RFC 8288)."""
+        given = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
+        target: str | None = f"{_quoted(path)}?{urlencode(given, doseq=True)}" if given else _quoted(path)
+        while target is not None:
+            text, link = self._call("GET", target)
+            yield text
+            match = _NEXT.search(link)
+            target = match[1] if match else None
+
     @contextlib.contextmanager
     def download(
         self, path: str, query: Mapping[str, Any] | None = None, *, body: Mapping[str, Any] | None = None

@@ -11,6 +11,7 @@ grant_permissions         what a caller may do with one    exchange/control/gran
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
 elements                  data elements, lead departments  exchange/control/catalogue/elements.py
+catalogue_export          DCAT 3                           exchange/control/catalogue/export.py
 accounts                  accounts, invitations            exchange/control/accounts.py
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
@@ -40,6 +41,7 @@ from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
+from exchange.control.catalogue.export import CatalogueExport
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -105,6 +107,7 @@ class Pool:
     administration: Administration
     catalogue: CatalogueService
     elements: ElementService
+    catalogue_export: CatalogueExport
     departments: DepartmentService
     zones: ZoneService
     accounts: AccountService

@@ -48,6 +48,7 @@ from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
+from exchange.control.catalogue.export import CatalogueExport
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -244,6 +245,9 @@ class App:
             quotas=config.quotas,
         )
         elements = PostgresElements(tags)
+        procedure = Procedure(
+            PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification, elements
+        )
         audit_queries = AuditQueries(
             enforcer=audit.enforcer,
             attributes=authorization.attributes,
@@ -304,14 +308,20 @@ class App:
                 store=elements,
                 records=PostgresRecords(tags),
             ),
+            catalogue_export=CatalogueExport(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                departments=registry.departments,
+                procedure=procedure,
+                pool_id=config.pool_id,
+            ),
             catalogue=CatalogueService(
                 database=storage.database,
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
                 registry=services,
-                procedure=Procedure(
-                    PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification, elements
-                ),
+                procedure=procedure,
                 administration=administration,
                 access=authorization.access,
                 broker=storage.broker,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rdflib import DCAT, RDF, Graph
 
 from exchange.deadlines.clock import SHANGHAI
 from exchange.deadlines.in_force import ShippedRules
@@ -17,7 +18,11 @@ from schemas.errors import InvalidError, PoolError, Reason, RefusedError
 from tests.kit.cases.catalogue import metadata
 from tests.kit.world.world import Office, World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.postgres,
+    pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning"),  # of rdflib's own
+]
 
 TOPIC = "population.v1"
 FILED = {"reason": "职责调整", "filing": "备案〔2026〕1号"}
@@ -211,3 +216,20 @@ def test_one_data_element_has_one_source_department(city: City, tmp_path: Path) 
     denied = root.list("/audit/entries", {"resource": theirs})
     reasons = {one["entry"]["data"].get("failed") for one in denied}
     assert {"element_contested", "element_has_lead"} <= reasons, "each refusal is in the log"
+
+
+def test_the_catalogue_in_force_is_exported_as_dcat_part_by_part(city: City, tmp_path: Path) -> None:
+    records = {one["topic"]: one for one in city.world.root.list("/catalogue/records")}
+    expected = {
+        topic for topic, one in records.items() if one["in_force"] and one["state"] not in {"suspended", "archived"}
+    }
+    assert len(expected) >= 2
+    for name in ("catalogue.ttl", "catalogue.jsonld"):
+        city.as_editor("export", str(tmp_path / name))
+        text = (tmp_path / name).read_text()
+        found = Graph().parse(data=text, format="turtle" if name.endswith("ttl") else "json-ld")
+        topics = {str(one).rpartition("/")[2] for one in found.subjects(RDF.type, DCAT.Dataset)}
+        assert topics == expected, "those in force, and no draft, suspended or archived one"
+    parts = [*city.editor.texts("/catalogue/dcat", {"limit": 1})]
+    assert len(parts) == len(expected)
+    assert len({*Graph().parse(data="\n".join(parts)).subjects(RDF.type, DCAT.Dataset)}) == len(expected)

@@ -46,6 +46,9 @@ class _Answers:
     def list(self, path: str, query: Any = None) -> list[Any]:
         return [_document()]
 
+    def texts(self, path: str, query: Any = None) -> Iterator[str]:
+        yield _EVIL
+
     @contextlib.contextmanager
     def download(self, path: str, query: Any = None) -> Iterator[Iterator[bytes]]:
         content = csv_line(entry_row(_document()).values()).encode()
@@ -145,6 +148,7 @@ _MORE = {
 }
 
 
+_NEW_FILES = {"catalogue export"}  # that a command makes
 _FILES = {"catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n"}
 
 
@@ -169,6 +173,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     def run(name: str, *more: str, terminal: bool = False) -> str:
         words = [*name.split(), *_arguments(_COMMANDS[name], file), *_MORE.get(name, []), *more]
         file.write_text(_FILES.get(name, "a: b\n"))
+        if name in _NEW_FILES:
+            file.unlink()
         stream = _Stream()
         stream.terminal = terminal
         with contextlib.redirect_stdout(stream):
