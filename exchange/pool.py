@@ -12,6 +12,7 @@ administration            departments, catalogue           exchange/control/admi
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
 elements                  data elements, lead departments  exchange/control/catalogue/elements.py
 catalogue_export          DCAT 3                           exchange/control/catalogue/export.py
+catalogue_search          words and facets                 exchange/control/catalogue/search.py
 accounts                  accounts, invitations            exchange/control/accounts.py
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
@@ -42,6 +43,7 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.catalogue.export import CatalogueExport
+from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -108,6 +110,7 @@ class Pool:
     catalogue: CatalogueService
     elements: ElementService
     catalogue_export: CatalogueExport
+    catalogue_search: CatalogueSearch
     departments: DepartmentService
     zones: ZoneService
     accounts: AccountService

@@ -40,7 +40,7 @@ from exchange.api.caller import (
     refuse_unknown,
     topic_key,
 )
-from exchange.api.catalogue import elements, export
+from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.directory import departments, zones
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
@@ -166,6 +166,7 @@ ROUTERS: Final = (
     zones.router,
     accounts.router,
     export.router,
+    search.router,
     catalogue_routes.router,
     elements.router,
     connectors.router,

@@ -22,7 +22,7 @@ import sys
 import typer
 
 from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
-from exchange.cli.catalogue import elements, entries, export, inventory
+from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.directory import departments, zones
 from exchange.cli.output import CommandGroup, fail
 from schemas.errors import PoolError
@@ -45,6 +45,7 @@ control.add_to(app)
 entries.add_to(app)
 inventory.add_to_group()
 export.add_to_group()
+search.add_to_group()
 elements.add_to(app)
 accounts.add_to(app)
 erase.add_to(app)

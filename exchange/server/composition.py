@@ -49,6 +49,7 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.catalogue.export import CatalogueExport
+from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
@@ -113,6 +114,7 @@ from registry.directory.departments import Departments
 from registry.governance.approvals import Approvals
 from registry.postgres.approvals import PostgresApprovals
 from registry.postgres.catalogue_records import PostgresRecords
+from registry.postgres.catalogue_search import PostgresSearch
 from registry.postgres.data_elements import PostgresElements
 from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from registry.postgres.outbox import PostgresOutbox
@@ -246,7 +248,11 @@ class App:
         )
         elements = PostgresElements(tags)
         procedure = Procedure(
-            PostgresRecords(tags), registry.catalogue, registry.subjects.lookup.full_classification, elements
+            PostgresRecords(tags),
+            registry.catalogue,
+            registry.subjects.lookup.full_classification,
+            elements,
+            PostgresSearch(),
         )
         audit_queries = AuditQueries(
             enforcer=audit.enforcer,
@@ -307,6 +313,13 @@ class App:
                 departments=registry.departments,
                 store=elements,
                 records=PostgresRecords(tags),
+            ),
+            catalogue_search=CatalogueSearch(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                catalogue=registry.catalogue,
+                index=PostgresSearch(),
             ),
             catalogue_export=CatalogueExport(
                 database=storage.database,
@@ -614,7 +627,7 @@ class _Registry:
 
 def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags, roles: frozenset[Role]) -> _Registry:
     departments = Departments(PostgresDepartments(tags), clock=utc_now, new_id=_new_id)
-    catalogue = Catalogue(PostgresCatalogue(tags), departments, clock=utc_now)
+    catalogue = Catalogue(PostgresCatalogue(tags), departments, clock=utc_now, on_saved=PostgresSearch().index_entry)
     persons = Users(PostgresIdentityStore(tags)).persons
     approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id, persons=persons)
     store = PostgresSubjects(tags)

@@ -16,6 +16,7 @@ from registry.catalogue.life_cycle import EntryEvent, EntryRule, ProcedureState,
 from registry.catalogue.metadata import Metadata
 from registry.catalogue.metadata_rules import Fault, FaultCode, Stage, fault_of, faults_of
 from registry.catalogue.record import CatalogueRecord, EntryAct, LegalChange, RetirementNotice
+from registry.catalogue.search import SearchIndex
 from registry.catalogue.store import RecordStore
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
@@ -68,6 +69,7 @@ class Procedure:
         catalogue: of entries.
         fields: returns the classification of every field registered under a subject.
         elements: data elements, to which items refer.
+        search: gets the metadata that is published.
         lists: code lists.
     """
 
@@ -77,12 +79,14 @@ class Procedure:
         catalogue: Catalogue,
         fields: Callable[[Reader, str], list[ClassifiedField]],
         elements: ElementStore,
+        search: SearchIndex,
         lists: CodeLists | None = None,
     ) -> None:
         self.store = store
         self._catalogue = catalogue
         self._fields = fields
         self._elements = elements
+        self._search = search
         self._lists = lists or code_lists()
 
     def describe(
@@ -312,6 +316,7 @@ class Procedure:
                 entry = self._catalogue.change(work, _applied(entry, record.metadata))
                 if entry.state is EntryState.DRAFT:
                     self._catalogue.publish(work, topic, self._fields, version=entry.version)
+                self._search.index_metadata(work, topic, record.metadata)
             case EntryEvent.SUSPEND:
                 self._catalogue.suspend(work, topic)
             case EntryEvent.RESUME:

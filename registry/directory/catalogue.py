@@ -37,10 +37,19 @@ class Catalogue:
         store: of entries.
         departments: for the status of providers.
         clock: returns the time of a change, aware.
+        on_saved: is told each version that is stored, in its transaction; for the search index.
     """
 
-    def __init__(self, store: CatalogueStore, departments: Departments, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: CatalogueStore,
+        departments: Departments,
+        *,
+        clock: Callable[[], datetime],
+        on_saved: Callable[[UnitOfWork, CatalogueEntry], None] = lambda _work, _entry: None,
+    ) -> None:
         self._store = store
+        self._on_saved = on_saved
         self._departments = departments
         self._clock = clock
 
@@ -249,6 +258,7 @@ class Catalogue:
                     Reason.ALREADY_EXISTS, f"the catalogue has an entry {entry.topic} already; choose another name"
                 ) from error
             raise
+        self._on_saved(work, entry)
 
 
 def _check_clash(entry: CatalogueEntry, other: CatalogueEntry) -> None:

@@ -1,6 +1,7 @@
 """Tables of the registry in PostgreSQL."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from registry.database.row_tags import derived, hashed, tag_columns, tagged, untagged
 
@@ -9,6 +10,7 @@ __all__ = [
     "catalogue",
     "catalogue_record",
     "catalogue_record_version",
+    "catalogue_search",
     "catalogue_version",
     "data_element",
     "department",
@@ -169,6 +171,24 @@ catalogue_record_version = sa.Table(
     *tag_columns(),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue_record.name", "registry_catalogue_record.major"]),
     info=tagged("directory"),
+)
+
+catalogue_search = sa.Table(
+    "registry_catalogue_search",
+    metadata,
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("share_type", sa.Text, nullable=False),
+    sa.Column("level", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("theme", sa.Text, nullable=False),
+    sa.Column("words", postgresql.TSVECTOR, nullable=False),
+    sa.Column("metadata_words", postgresql.TSVECTOR, nullable=False),
+    sa.Index("registry_catalogue_search_words", "words", postgresql_using="gin"),
+    sa.Index("registry_catalogue_search_metadata_words", "metadata_words", postgresql_using="gin"),
+    info=derived("made from registry_catalogue and its records, from which what a search finds is read"),
+    comment="texts of catalogue entries as tokens (registry.catalogue.search)",
 )
 
 data_element = sa.Table(

@@ -233,3 +233,16 @@ def test_the_catalogue_in_force_is_exported_as_dcat_part_by_part(city: City, tmp
     parts = [*city.editor.texts("/catalogue/dcat", {"limit": 1})]
     assert len(parts) == len(expected)
     assert len({*Graph().parse(data="\n".join(parts)).subjects(RDF.type, DCAT.Dataset)}) == len(expected)
+
+
+def test_the_catalogue_is_searched_in_both_languages_and_by_facet(city: City) -> None:
+    found = city.as_editor("search", "自然人")
+    assert "ids.v1" in found
+    assert "firms.v1" in found, "a draft's title too, as the list shows it"
+    assert "ids.v1" in city.as_editor("search", "natural", "persons")
+    assert city.as_editor("search", "自然人", "--state", "archived").startswith("population.v1")
+    assert "state\tarchived\t1" in city.as_editor("search", "自然人", "--facets")
+    parts = city.editor.list("/catalogue/search", {"q": "自然人", "limit": 1})
+    assert [one["topic"] for one in parts] == sorted(one["topic"] for one in parts)
+    assert len(parts) == len(city.editor.list("/catalogue/search", {"q": "自然人"}))
+    refused(Reason.REQUEST_INVALID, lambda: city.editor.get("/catalogue/search", {"q": "!!"}))

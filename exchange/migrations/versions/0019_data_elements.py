@@ -1,4 +1,4 @@
-"""Data elements: the dictionary, and which entries are the source of which (ADR 0085)."""
+"""Data elements: the dictionary, and which entries are the source of which (ADR 0089)."""
 
 import sqlalchemy as sa
 from alembic import op

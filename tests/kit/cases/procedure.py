@@ -12,6 +12,7 @@ from registry.catalogue.life_cycle import EntryEvent, ProcedureState
 from registry.catalogue.memory import MemoryRecords
 from registry.catalogue.procedure import Procedure, Step
 from registry.catalogue.record import CatalogueRecord
+from registry.catalogue.search import MemorySearch, SearchIndex
 from registry.catalogue.store import RecordStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
@@ -21,6 +22,7 @@ from registry.directory.memory import MemoryCatalogue, MemoryDepartments
 from registry.directory.model import CatalogueEntry, GovernmentLevel
 from registry.governance.classification import ClassifiedField
 from registry.postgres.catalogue_records import PostgresRecords
+from registry.postgres.catalogue_search import PostgresSearch
 from registry.postgres.data_elements import PostgresElements
 from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from schemas.access import Actor, ActorKind, Level, Role
@@ -50,6 +52,7 @@ class Room:
     procedure: Procedure
     departments: Departments
     elements: ElementStore
+    search: SearchIndex
     entries: int = 0
 
     def describe(self, topic: Topic = TOPIC, actor: Actor = EDITOR, **changes: Any) -> CatalogueRecord:
@@ -106,7 +109,8 @@ def room(engine: sa.Engine | None = None) -> Room:
         of_departments, of_entries = PostgresDepartments(row_tags()), PostgresCatalogue(row_tags())  # type: ignore[assignment]
     ids = iter((POLICE, LABOUR))
     departments = Departments(of_departments, clock=lambda: AT, new_id=lambda: next(ids))
-    catalogue = Catalogue(of_entries, departments, clock=lambda: AT)
+    search: SearchIndex = MemorySearch() if engine is None else PostgresSearch()
+    catalogue = Catalogue(of_entries, departments, clock=lambda: AT, on_saved=search.index_entry)
     with database.begin() as work:
         for uscc, name in ((USCC, "公安局"), (OTHER_USCC, "人社局")):
             departments.register(
@@ -115,8 +119,8 @@ def room(engine: sa.Engine | None = None) -> Room:
     highest = ClassifiedField(
         path="id_number", at="$.fields[0]", zh="证件号码", level=Level.G4, personal="D", sensitive="s", mask="none"
     )
-    procedure = Procedure(store, catalogue, lambda _reader, _subject: [highest], elements)
-    return Room(database, catalogue, procedure, departments, elements)
+    procedure = Procedure(store, catalogue, lambda _reader, _subject: [highest], elements, search)
+    return Room(database, catalogue, procedure, departments, elements, search)
 
 
 def refused(reason: Reason, act: Callable[[], object]) -> PoolError:
