@@ -80,7 +80,11 @@ def run(
     with ExitStack() as opened:
         ledger = opened.enter_context(closing(assembly.open_ledger(config, section.resource, context.clock)))
         source = PoolChangeSource(
-            other, _terms(section.draw), PoolJournal(journal_path(config, section.resource)), notify=notify
+            other,
+            _terms(section.draw),
+            PoolJournal(journal_path(config, section.resource)),
+            stop=context.stop,
+            notify=notify,
         )
         opened.callback(source.close)
         publication = ChangePublication(

@@ -63,6 +63,7 @@ class Bridge:
         self.limits = Limits(give_up_after=20, backoff=0.001, batch_rows=40, **limits)
         self.said: list[str] = []
         self.clock: Callable[[], datetime] = now
+        self.stop = threading.Event()
 
     @property
     def journal(self) -> Path:
@@ -71,14 +72,16 @@ class Bridge:
     def publish(self, *, resnapshot: Collection[str] = (), batch_rows: int = 5_000) -> list[RunReport]:
         with ExitStack() as opened:
             ledger = opened.enter_context(closing(Ledger(self.folder / "ledger.sqlite3", clock=self.clock)))
-            source = opened.enter_context(closing(self.other.source(self.journal, batch_rows=batch_rows)))
+            source = opened.enter_context(
+                closing(self.other.source(self.journal, batch_rows=batch_rows, stop=self.stop))
+            )
             publication = Publication(topic=Topic.parse(HERE), columns=self.columns)
             publisher = ChangePublisher(
                 [ChangePublication(table=GRANT, publication=publication, ledger=ledger, limits=self.limits)],
                 source,
                 self.here.client(PROVIDER, "bridge", self.key),
                 sign=self.key.sign,
-                stop=threading.Event(),
+                stop=self.stop,
                 notify=self.said.append,
                 clock=self.clock,
             )
@@ -218,6 +221,26 @@ def test_a_grant_that_delivers_nothing_any_more_does_not_empty_the_resource_here
         bridge.publish()
     assert stopped.value.reason is Reason.DELETE_GUARD
     assert len(bridge.state()) == 50
+
+
+def test_a_drawing_that_is_stopped_goes_on_with_the_next_run(bridge: Bridge) -> None:
+    for number in range(10):
+        bridge.other.commit(*put((str(number), "x")))
+    drawn: list[str] = []
+
+    def stop_at(point: str) -> None:
+        if point == "after fetch":
+            drawn.append(point)
+            if len(drawn) == 4:
+                bridge.stop.set()
+
+    bridge.other.twin.fail = stop_at
+    assert bridge.publish() == []
+    assert len(drawn) == 4
+    bridge.stop.clear()
+    assert bridge.publish()[0].published == 10
+    assert len(drawn) == 11, "six more releases for the state, and one that finds nothing after it"
+    assert bridge.state() == bridge.expected()
 
 
 def test_a_pool_that_does_not_say_which_release_it_was_is_not_believed(bridge: Bridge) -> None:

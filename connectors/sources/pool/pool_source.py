@@ -15,6 +15,7 @@ with. A record whose key columns have changed is a delete of the old key and an 
 what does not come again is deleted, under the publisher's delete guard. So it is where the journal was lost.
 """
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,7 @@ class PoolChangeSource(ChangeSource):
         terms: GrantTerms,
         journal: PoolJournal,
         *,
+        stop: threading.Event | None = None,
         notify: Callable[[str], None] = lambda _: None,
         part_rows: int = _PART_ROWS,
     ) -> None:
@@ -92,12 +94,14 @@ class PoolChangeSource(ChangeSource):
             pool: the other one, under this connector's identity there.
             terms: of the grant.
             journal: of this publication.
+            stop: ends the drawing of a state; the next run goes on with it.
             notify: told what a person should know.
             part_rows: of a release; a larger one is stated in parts.
         """
         self._pool = pool
         self._terms = terms
         self._journal = journal
+        self._stop = stop or threading.Event()
         self._notify = notify
         self._part_rows = part_rows
         self._engines: dict[int, Engine] = {}
@@ -175,6 +179,11 @@ class PoolChangeSource(ChangeSource):
             position, drawn = result.next_position, drawn + len(values)
             if result.caught_up:
                 break
+            if self._stop.is_set():
+                raise UnavailableError(
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"stopped while the grant is drawn: {drawn:,} records are kept, and the next run goes on",
+                )
         if drawn:
             self._notify(f"{drawn:,} records of {self.provenance.resource} are drawn from {self.provenance.pool}")
 

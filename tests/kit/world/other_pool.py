@@ -1,5 +1,6 @@
 """Another pool, in memory, with a resource that its department publishes and a grant for a connector of ours."""
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -76,11 +77,17 @@ class OtherPool:
         return _Client(self)
 
     def source(
-        self, journal: Path, *, wait: float = 0.05, part_rows: int = 10_000, batch_rows: int = 5_000
+        self,
+        journal: Path,
+        *,
+        wait: float = 0.05,
+        part_rows: int = 10_000,
+        batch_rows: int = 5_000,
+        stop: threading.Event | None = None,
     ) -> PoolChangeSource:
         """Return the source that draws under the grant."""
         terms = GrantTerms(grant=GRANT, purpose=PURPOSE, case=CASE, wait=wait, batch_rows=batch_rows)
-        return PoolChangeSource(self.client(), terms, PoolJournal(journal), part_rows=part_rows)
+        return PoolChangeSource(self.client(), terms, PoolJournal(journal), stop=stop, part_rows=part_rows)
 
 
 class _Client(TwinClient):

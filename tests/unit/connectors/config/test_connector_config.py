@@ -8,7 +8,7 @@ import pytest
 from connectors.config.config import SECTIONS, ConnectorConfig
 from connectors.config.lint import Finding, load_config, parse_config
 from connectors.config.secret_references import SecretReference
-from connectors.config.source_models import FilesSource, SqlSourceConfig
+from connectors.config.source_models import FilesSource, PoolSourceConfig, SqlSourceConfig
 from connectors.config.subscription_models import SqlTarget
 from schemas.errors import InvalidError, Reason
 
@@ -284,3 +284,47 @@ def test_a_configuration_of_changes_is_read() -> None:
 def test_what_is_wrong_with_a_configuration_of_changes_is_said(old: str, new: str, message: str) -> None:
     assert old in CHANGES
     assert any(message in each.message for each in findings(CHANGES.replace(old, new)))
+
+
+POOL = """\
+version: 1
+connector: bridge
+exchange: { identity: identity/ }
+source: { kind: pool, identity: identity-province/ }
+publish:
+  - resource: population.v1
+    draw: { grant: 0198C0DE-0000-7000-8000-0000000000A1, purpose: eligibility }
+"""
+
+
+def test_a_configuration_of_another_pool_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.yaml"
+    path.write_text(POOL)
+    config = load_config(path)
+    assert isinstance(config.source, PoolSourceConfig)
+    assert config.source.identity == tmp_path / "identity-province"
+    draw = config.publish[0].draw
+    assert draw is not None
+    assert (draw.grant, draw.case) == ("0198c0de-0000-7000-8000-0000000000a1", "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    draw:", "    # draw:", "`draw:` and a source of `kind: pool` need each other"),
+        ("kind: pool, identity: identity-province/", "kind: files, path: drop/", "need each other"),
+        ("    draw:", "    schedule: { every: 1h }\n    draw:", "is followed all the time"),
+        ("    draw:", "    mode: incremental\n    cursor: at\n    draw:", "is followed all the time"),
+        ("0198C0DE-0000-7000-8000-0000000000A1", "g-1", "expected the id of a grant"),
+        (
+            "  - resource: population.v1",
+            (
+                "  - resource: other.v1\n    draw: { grant: 0198c0de-0000-7000-8000-0000000000a1, purpose: x }\n"
+                "  - resource: population.v1"
+            ),
+            "a grant of the other pool is named twice",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_of_another_pool_is_said(old: str, new: str, message: str) -> None:
+    assert message in findings(POOL.replace(old, new))[0].message
