@@ -98,6 +98,7 @@ class Action(StrEnum):
     CONNECTOR_RENEW = "identity:connector:renew"
     CONNECTOR_REVOKE = "identity:connector:revoke"
     CONNECTOR_REPORT = "identity:connector:report"
+    CONNECTOR_RECONCILE = "identity:connector:reconcile"
     USER_ADD = "identity:user:add"
     USER_READ = "identity:user:read"
     USER_ROTATE = "identity:user:rotate"

@@ -5,25 +5,34 @@
 
 It holds counts, times and codes alone: no message, no value and no key of a record, no path of the department's
 machine. It is the department's own statement: the pool shows it as such, and nothing is decided by it.
+
+The totals of a reconciliation are such a statement too: counts by range of keys, as an entry of the log. No hash of
+records is in them: an entry is for ever, and the hash of one record would confirm a guess of it after its erasure.
 """
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
 
 __all__ = [
     "MAX_CODES",
+    "MAX_RANGES",
     "MAX_STREAMS",
     "ConnectorReport",
     "Direction",
+    "KeyRangeTotals",
+    "ReconciliationTotals",
     "ReportAnswer",
     "StreamReport",
     "StreamState",
     "check_report",
+    "check_totals",
 ]
 
 MAX_STREAMS: Final = 200
@@ -31,12 +40,17 @@ MAX_STREAMS: Final = 200
 MAX_CODES: Final = 100
 """Reject codes of a stream."""
 
+MAX_RANGES: Final = 16
+"""Ranges of keys of a reconciliation."""
+
 _PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,99}")
 _STREAM = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")  # topics and ids of grants
 _CODE = re.compile(r"[A-Za-z][A-Za-z_]{0,63}")  # no digits, so no number of a person
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LAST_TIME = 253_402_300_799_000_000  # the end of the year 9999, microseconds UTC
 _MOST = 2**63 - 1
+_MOST_EXACT: Final = 2**53 - 1  # what readers of JSON keep exactly
+_RANGE = re.compile(r"[0-9a-f]")
 _COUNTS = ("sequence", "unacknowledged", "keys", "read", "published", "quarantined", "unchanged", "voided")
 
 
@@ -200,7 +214,9 @@ def _check_time(name: str, time: Any) -> None:
 
 def _check(holds: object, name: str, expected: str) -> None:
     if not holds:
-        raise InvalidError(Reason.REQUEST_INVALID, f"{name}: the report has something else there; expected {expected}")
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"{name}: the connector stated something else there; expected {expected}"
+        )
 
 
 def _stream_document(stream: StreamReport) -> dict[str, Any]:
@@ -215,3 +231,60 @@ def _stream_document(stream: StreamReport) -> dict[str, Any]:
         "quarantine": dict(stream.quarantine),
         "ledger_lost": stream.ledger_lost,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRangeTotals:
+    """One range: first hexadecimal digit of its keys, records of the department, of the pool, and whether all equal."""
+
+    range: str
+    department: int
+    pool: int
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationTotals:
+    """What was compared.
+
+    Attributes:
+        direction: `publish`, a source with the pool; `subscribe`, a target with its grant.
+        stream: topic or id of the grant.
+        sequence: of the lane's last batch, of a source; 0 of a target.
+        ranges: at most MAX_RANGES, each once.
+        set_aside: rows or records that are in quarantine, or no record, and not compared.
+        equal: nothing differs.
+    """
+
+    direction: Direction
+    stream: str
+    sequence: int
+    ranges: Sequence[KeyRangeTotals]
+    set_aside: int
+    equal: bool
+
+
+def check_totals(totals: ReconciliationTotals) -> None:
+    """Check that totals of a reconciliation are within their bounds.
+
+    Raises:
+        InvalidError: REQUEST_INVALID; it names the member, never what it holds.
+    """
+    _check(_is_stream(totals.direction, totals.stream), "stream", "the topic of a publication, or the id of a grant")
+    names = [one.range for one in totals.ranges]
+    _check(len(names) <= MAX_RANGES and len({*names}) == len(names), "ranges", f"{MAX_RANGES} at most, each once")
+    for one in totals.ranges:
+        _check(_RANGE.fullmatch(one.range), "ranges.range", "one hexadecimal digit")
+    counts = [totals.sequence, totals.set_aside, *(n for one in totals.ranges for n in (one.department, one.pool))]
+    _check(all(0 <= n <= _MOST_EXACT for n in counts), "ranges", "counts below 2^53")
+    _check(not totals.equal or all(one.equal for one in totals.ranges), "equal", "false where a range differs")
+
+
+def _is_stream(direction: Direction, stream: str) -> bool:
+    try:
+        if direction is Direction.SUBSCRIBE:
+            return str(uuid.UUID(stream)) == stream
+        Topic.parse(stream)
+    except (ValueError, InvalidError):
+        return False
+    return True

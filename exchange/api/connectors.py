@@ -20,7 +20,15 @@ from registry.database.damaged_row import DAMAGED
 from registry.database.keyset import MAX_PAGE
 from schemas.access import Actor
 from schemas.canonical import Json
-from schemas.connector_report import ConnectorReport, Direction, ReportAnswer, StreamReport, StreamState
+from schemas.connector_report import (
+    ConnectorReport,
+    Direction,
+    KeyRangeTotals,
+    ReconciliationTotals,
+    ReportAnswer,
+    StreamReport,
+    StreamState,
+)
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 
@@ -67,6 +75,27 @@ def report_from_wire(request: wire.ReportRequest) -> ConnectorReport:
         configuration=request.configuration,
         streams=[_stream(one) for one in request.streams],
         ended=request.ended,
+    )
+
+
+def totals_from_wire(request: wire.ReconciledRequest) -> ReconciliationTotals:
+    """Return the totals of a message; their bounds are checked by the service.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, a direction that there is not.
+    """
+    direction = _DIRECTIONS.get(request.direction)
+    if direction is None:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"direction: got another than there is; expected {', '.join(_DIRECTIONS)}"
+        )
+    return ReconciliationTotals(
+        direction=direction,
+        stream=request.stream,
+        sequence=request.sequence,
+        ranges=[KeyRangeTotals(one.range, one.department, one.pool, one.equal) for one in request.ranges],
+        set_aside=request.set_aside,
+        equal=request.equal,
     )
 
 

@@ -26,7 +26,7 @@ from exchange.api.admission.publish_backpressure import (
 )
 from exchange.api.admission.reply_budget import Reservation
 from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
-from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply
+from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply, totals_from_wire
 from exchange.api.fetch_reply import encoded_reply
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.record_polls import RecordPolls, measured, require_window
@@ -168,6 +168,16 @@ class ExchangeServicer(stubs.ExchangeServicer):
             return report_to_reply(self._pool.connectors.report(actor, call, report_from_wire(request)))
 
         return await self._answer(context, "Report", request.header, answer)
+
+    async def Reconciled(self, request: wire.ReconciledRequest, context: Any) -> wire.ReconciledReply:  # noqa: N802
+        """Record what a connector states of a reconciliation."""
+
+        def answer(actor: Actor, call: RequestContext) -> wire.ReconciledReply:
+            self._reports.take(actor)
+            entry_id = self._pool.connectors.reconciled(actor, call, totals_from_wire(request))
+            return wire.ReconciledReply(entry_id=entry_id)
+
+        return await self._answer(context, "Reconciled", request.header, answer)
 
     async def Fetch(self, request: wire.FetchRequest, context: Any) -> bytes:  # noqa: N802
         """Release records; wait for the first one (long poll). Return a `FetchReply` as it stands on the wire."""

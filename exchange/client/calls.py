@@ -21,9 +21,9 @@ from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
 from exchange.client.port import Pool
 from exchange.client.publishing import PublishStream, receipt_of
 from exchange.client.receipts import verify_receipt
-from exchange.client.reporting import answer_of, report_to_wire
+from exchange.client.reporting import answer_of, report_to_wire, totals_to_wire
 from exchange.client.unreachable import explain_unreachable
-from schemas.connector_report import ConnectorReport, ReportAnswer
+from schemas.connector_report import ConnectorReport, ReconciliationTotals, ReportAnswer
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 from schemas.identifiers import random_id
 from schemas.names import ConnectorId, Lane, Topic
@@ -197,14 +197,23 @@ class PoolClient(Pool):
 
     @override
     def report(self, report: ConnectorReport) -> ReportAnswer | None:
+        reply = self._call_if_known("Report", report_to_wire(report, self._header()))
+        return None if reply is None else answer_of(reply)
+
+    @override
+    def reconciled(self, totals: ReconciliationTotals) -> str:
+        reply = self._call_if_known("Reconciled", totals_to_wire(totals, self._header()))
+        return "" if reply is None else str(reply.entry_id)
+
+    def _call_if_known(self, method: str, request: Any) -> Any:
+        """Return the reply; None where a pool of an earlier version does not know the method."""
         try:
-            reply = self._call("Report", report_to_wire(report, self._header()))
+            return self._call(method, request)
         except PoolError as error:
             cause = error.__cause__
             if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise
-        return answer_of(reply)
 
     def _verification_key(self) -> bytes:
         key = self._receipt_key

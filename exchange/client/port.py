@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
-from schemas.connector_report import ConnectorReport, ReportAnswer
+from schemas.connector_report import ConnectorReport, ReconciliationTotals, ReportAnswer
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
 
@@ -109,5 +109,17 @@ class Pool(Protocol):
             InvalidError: REQUEST_INVALID, beyond its bounds (`schemas.connector_report.check_report`).
             RefusedError: the certificate is revoked, or the department inactive.
             UnavailableError: RATE_LIMITED, the connector reports too often.
+        """
+        ...
+
+    def reconciled(self, totals: ReconciliationTotals) -> str:
+        """State what a reconciliation found; return the id of its entry in the log.
+
+        Empty where a pool of an earlier version takes no statement. Nothing else depends on it.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, beyond its bounds (`schemas.connector_report.check_totals`).
+            RefusedError: the certificate is revoked, or the department inactive.
+            UnavailableError: RATE_LIMITED, the connector states too much.
         """
         ...

@@ -1,9 +1,9 @@
 """Connector reports as messages of the wire, and the pool's answer as a value."""
 
-from schemas.connector_report import ConnectorReport, ReportAnswer, StreamReport
+from schemas.connector_report import ConnectorReport, ReconciliationTotals, ReportAnswer, StreamReport
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 
-__all__ = ["answer_of", "report_to_wire"]
+__all__ = ["answer_of", "report_to_wire", "totals_to_wire"]
 
 _MAX_UINT32 = 2**32 - 1
 
@@ -17,6 +17,22 @@ def report_to_wire(report: ConnectorReport, header: wire.RequestHeader) -> wire.
         configuration=report.configuration,
         streams=[_stream_to_wire(one) for one in report.streams],
         ended=report.ended,
+    )
+
+
+def totals_to_wire(totals: ReconciliationTotals, header: wire.RequestHeader) -> wire.ReconciledRequest:
+    """Return the message of totals."""
+    return wire.ReconciledRequest(
+        header=header,
+        direction=totals.direction,
+        stream=totals.stream,
+        sequence=totals.sequence,
+        ranges=[
+            wire.RangeTotals(range=one.range, department=one.department, pool=one.pool, equal=one.equal)
+            for one in totals.ranges
+        ],
+        set_aside=totals.set_aside,
+        equal=totals.equal,
     )
 
 

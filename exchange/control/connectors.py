@@ -30,7 +30,14 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader
 from schemas.access import Action, Actor
-from schemas.connector_report import ConnectorReport, Direction, ReportAnswer, check_report
+from schemas.connector_report import (
+    ConnectorReport,
+    Direction,
+    ReconciliationTotals,
+    ReportAnswer,
+    check_report,
+    check_totals,
+)
 from schemas.errors import InvalidError, Reason
 from schemas.identifiers import time_of_uuid7
 from schemas.record import Receipt
@@ -158,6 +165,35 @@ class ConnectorService:
         if _version(report.program) < _version(self._program):
             notices.append("program_outdated")
         return ReportAnswer(next=int(INTERVAL.total_seconds()), latest_program=self._program, notices=notices)
+
+    def reconciled(self, actor: Actor, call: RequestContext, totals: ReconciliationTotals) -> str:
+        """Record what a connector states of a reconciliation; return the id of the entry. Nothing is decided by it.
+
+        Raises:
+            RefusedError: the actor is no connector, or its certificate or department has ended.
+            InvalidError: REQUEST_INVALID, see `check_totals`; PERSONAL_NUMBER, the topic holds one.
+        """
+        decision = decide_control(
+            actor,
+            Action.CONNECTOR_RECONCILE,
+            standing=self._attributes.standing(actor),
+            department=actor.department,
+            connector=actor.id,
+        )
+        self._enforcer.admit(actor, Action.CONNECTOR_RECONCILE, actor.id, call, decision)
+        check_totals(totals)
+        finding = self._enforcer.screen.text("stream", totals.stream) if not _is_uuid(totals.stream) else None
+        if finding is not None:
+            self._enforcer.refuse_text(actor, Action.CONNECTOR_RECONCILE, call, finding)
+        with self._enforcer.act(actor, Action.CONNECTOR_RECONCILE, totals.stream, call, decision) as (_, act):
+            act.note(
+                direction=totals.direction.value,
+                sequence=totals.sequence,
+                ranges=[[one.range, one.department, one.pool, one.equal] for one in totals.ranges],
+                set_aside=totals.set_aside,
+                equal=totals.equal,
+            )
+            return act.entry_id
 
     def connectors(
         self, actor: Actor, call: RequestContext, *, after: ConnectorKey = NO_PLACE, limit: int = MAX_PAGE

@@ -24,7 +24,14 @@ from exchange.client import BatchRefusedError, FetchResult, Pool
 from exchange.client.receipts import verify_receipt
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
-from schemas.connector_report import ConnectorReport, Direction, StreamReport, StreamState
+from schemas.connector_report import (
+    ConnectorReport,
+    Direction,
+    KeyRangeTotals,
+    ReconciliationTotals,
+    StreamReport,
+    StreamState,
+)
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from schemas.names import Topic
 from schemas.record import (
@@ -607,6 +614,18 @@ class ReportContract:
                 rig.second.pool.report(ConnectorReport(program="p", started=1, streams=[wrong]))
         with raises(InvalidError, Reason.REQUEST_INVALID):
             rig.second.pool.report(ConnectorReport(program="p", started=1, streams=[stream] * 2))
+
+    def test_totals_of_a_reconciliation_get_an_entry_each(self, rig: Rig) -> None:
+        ranges = [KeyRangeTotals(digit, 3, 4, False) for digit in "0123456789abcdef"]
+        totals = ReconciliationTotals(
+            direction=Direction.PUBLISH, stream="people.v1", sequence=7, ranges=ranges, set_aside=1, equal=False
+        )
+        entries = [rig.second.pool.reconciled(totals) for _ in range(2)]
+        assert all(entries)
+        assert len({*entries}) == 2
+        for wrong in (replace(totals, stream="a row's value"), replace(totals, equal=True)):
+            with raises(InvalidError, Reason.REQUEST_INVALID):
+                rig.second.pool.reconciled(wrong)
 
 
 class PoolContract(PublishContract, FetchContract, ReportContract):

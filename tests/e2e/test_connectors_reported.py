@@ -15,7 +15,7 @@ import pytest
 from exchange.client import Identity
 from exchange.demo.people import persons
 from schemas import library
-from schemas.connector_report import ConnectorReport, Direction, StreamReport, StreamState
+from schemas.connector_report import ConnectorReport, Direction, ReconciliationTotals, StreamReport, StreamState
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 from tests.e2e.test_show import Terminal
 from tests.kit.patience import PATIENCE, wait_for
@@ -231,6 +231,17 @@ def test_reports_are_bounded_by_connector_and_end_with_its_certificate(postgres_
             with pytest.raises(InvalidError) as found:
                 other.report(ConnectorReport(program="quiet/1", started=1, streams=[number]))
             assert found.value.reason is Reason.PERSONAL_NUMBER
+            totals = ReconciliationTotals(
+                direction=Direction.PUBLISH,
+                stream="t-13800138000.v1",
+                sequence=1,
+                ranges=[],
+                set_aside=0,
+                equal=True,
+            )
+            with pytest.raises(InvalidError) as found:
+                other.reconciled(totals)
+            assert found.value.reason is Reason.PERSONAL_NUMBER
             body = {"department": police.id, "connector": "quiet", "reason": "the machine was stolen"}
             postgres_world.root.post("/connectors/revocations", body)
             with pytest.raises(RefusedError) as refused:
@@ -242,3 +253,38 @@ def test_reports_are_bounded_by_connector_and_end_with_its_certificate(postgres_
     assert {one["entry"]["reason"] for one in denials} == {"certificate_revoked", "personal_number"}
     allowed = postgres_world.root.get("/audit/entries", {"action": "identity:connector:report", "decision": "allow"})
     assert allowed == []
+
+
+def test_the_totals_of_a_reconciliation_are_an_entry_of_the_log(
+    postgres_world: World, police: Office, tmp_path: Path
+) -> None:
+    world = postgres_world
+    config = configured(world, police, "reconciled", tmp_path, publishing(tmp_path))
+    world.programs.run("pool-connect", "run", str(config), "--once", check=False)
+    done = world.programs.run("pool-connect", "reconcile", str(config), "--json")
+    document = json.loads(done.stdout)
+    assert document["same_lane"]
+    entry = world.root.get(f"/audit/entries/{document['entry']}")["entry"]
+    assert (entry["action"], entry["resource"]) == ("identity:connector:reconcile", TOPIC)
+    assert (entry["actor"]["id"], entry["actor"]["department"]) == ("reconciled", police.id)
+    data = entry["data"]
+    assert (data["direction"], data["sequence"], data["equal"], data["set_aside"]) == ("publish", 1, True, 1)
+    assert sum(count for _, count, _, _ in data["ranges"]) == len(PEOPLE) - 1
+    assert [row[3] for row in data["ranges"]] == [True] * 16
+    told = json.dumps(entry, ensure_ascii=False)
+    assert not any(person["id_number"] in told or person["full_name"] in told for person in PEOPLE)
+    # A row is deleted at the source, and what differs is in the next entry; --unstated leaves none.
+    with closing(sqlite3.connect(tmp_path / "source.db")) as connection, connection:
+        connection.execute("DELETE FROM population WHERE rowid = 2")
+    differs = world.programs.run("pool-connect", "reconcile", str(config), check=False)
+    assert differs.returncode == 4, differs.stdout
+    assert "of the pool's log" in differs.stdout
+    query = {"action": "identity:connector:reconcile", "resource": TOPIC}
+    found = [one["entry"] for one in world.root.get("/audit/entries", query)]
+    assert sorted(one["data"]["equal"] for one in found) == [False, True]
+    world.programs.run("pool-connect", "reconcile", str(config), "--unstated", check=False)
+    assert len(world.root.get("/audit/entries", query)) == 2
+    # It is the department's own: its officer sees it, and another department's does not.
+    assert len(police.account("security_officer").get("/audit/entries", query)) == 2
+    stranger = world.department("统计局十一").account("security_officer")
+    assert stranger.get("/audit/entries", query) == []

@@ -115,6 +115,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CONNECTOR_ENROL: {_R.CONNECTOR: Scope.SELF},
         _A.CONNECTOR_RENEW: {_R.CONNECTOR: Scope.SELF},
         _A.CONNECTOR_REPORT: {_R.CONNECTOR: Scope.SELF},
+        _A.CONNECTOR_RECONCILE: {_R.CONNECTOR: Scope.SELF},
         # Revoking only ever takes away, so in an emergency the operator may.
         _A.CONNECTOR_REVOKE: {
             _R.DATA_AUTHORITY: Scope.ANY,

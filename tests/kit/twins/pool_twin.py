@@ -28,7 +28,7 @@ from exchange.client import BatchRefusedError, FetchResult, Hello, LaneHead, Poo
 from exchange.records.submission import Submission, check_form, check_root
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
-from schemas.connector_report import ConnectorReport, ReportAnswer, check_report
+from schemas.connector_report import ConnectorReport, ReconciliationTotals, ReportAnswer, check_report, check_totals
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import (
@@ -117,6 +117,7 @@ class PoolTwin:
         self.grants: dict[str, Grant] = {}
         self.reports: dict[tuple[str, str], list[ConnectorReport]] = {}  # by department and connector, all of them
         self.takes_reports = True
+        self.totals: list[ReconciliationTotals] = []
         self.refuses: Callable[[Record], str] = lambda _: ""  # a record → why it is refused, beside the schema
         self.receipt_key = Ed25519PrivateKey.from_private_bytes(bytes(32))
         self._clock = itertools.count(1_800_000_000_000_000)
@@ -244,6 +245,15 @@ class TwinClient(Pool):
         with self.pool.lock:
             self.pool.reports.setdefault((self.department, self.connector), []).append(report)
         return ReportAnswer(next=60)
+
+    @override
+    def reconciled(self, totals: ReconciliationTotals) -> str:
+        if not self.pool.takes_reports:
+            return ""
+        check_totals(totals)
+        with self.pool.lock:
+            self.pool.totals.append(totals)
+        return str(uuid.uuid4())
 
     # -- publish -----------------------------------------------------------------------------------------------
 

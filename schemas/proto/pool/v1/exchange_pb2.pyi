@@ -376,6 +376,42 @@ class Stream(_message.Message):
     mode: str
     def __init__(self, name: _Optional[str] = ..., direction: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., last_success: _Optional[int] = ..., sequence: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., keys: _Optional[int] = ..., read: _Optional[int] = ..., published: _Optional[int] = ..., quarantined: _Optional[int] = ..., unchanged: _Optional[int] = ..., voided: _Optional[int] = ..., quarantine: _Optional[_Mapping[str, int]] = ..., ledger_lost: _Optional[int] = ..., mode: _Optional[str] = ...) -> None: ...
 
+class ReconciledRequest(_message.Message):
+    __slots__ = ("header", "direction", "stream", "sequence", "ranges", "set_aside", "equal")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    EQUAL_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    direction: str
+    stream: str
+    sequence: int
+    ranges: _containers.RepeatedCompositeFieldContainer[RangeTotals]
+    set_aside: int
+    equal: bool
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., direction: _Optional[str] = ..., stream: _Optional[str] = ..., sequence: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[RangeTotals, _Mapping]]] = ..., set_aside: _Optional[int] = ..., equal: _Optional[bool] = ...) -> None: ...
+
+class RangeTotals(_message.Message):
+    __slots__ = ("range", "department", "pool", "equal")
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    DEPARTMENT_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    EQUAL_FIELD_NUMBER: _ClassVar[int]
+    range: str
+    department: int
+    pool: int
+    equal: bool
+    def __init__(self, range: _Optional[str] = ..., department: _Optional[int] = ..., pool: _Optional[int] = ..., equal: _Optional[bool] = ...) -> None: ...
+
+class ReconciledReply(_message.Message):
+    __slots__ = ("entry_id",)
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    def __init__(self, entry_id: _Optional[str] = ...) -> None: ...
+
 class ReportReply(_message.Message):
     __slots__ = ("next", "latest_program", "notices")
     NEXT_FIELD_NUMBER: _ClassVar[int]

@@ -74,6 +74,11 @@ class ExchangeStub:
                 request_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.FromString,
                 _registered_method=True)
+        self.Reconciled = channel.unary_unary(
+                '/pool.v1.Exchange/Reconciled',
+                request_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledReply.FromString,
+                _registered_method=True)
 
 
 class ExchangeServicer:
@@ -136,6 +141,13 @@ class ExchangeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reconciled(self, request, context):
+        """What the connector found when it compared a source or a target with the pool: totals, as an entry of the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExchangeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +190,11 @@ def add_ExchangeServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.SerializeToString,
+            ),
+            'Reconciled': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reconciled,
+                    request_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -396,6 +413,33 @@ class Exchange:
             '/pool.v1.Exchange/Report',
             schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.SerializeToString,
             schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reconciled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pool.v1.Exchange/Reconciled',
+            schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledRequest.SerializeToString,
+            schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReconciledReply.FromString,
             options,
             channel_credentials,
             insecure,
