@@ -19,6 +19,7 @@ from typing import Any
 
 from connectors.config.publication_models import PublishConfig
 from connectors.publishing.mended_rows import MendedRow
+from connectors.sources.json_lines_file import cell_of, parse_json
 from connectors.state.quarantine import QuarantineEntry, original_text
 from schemas.errors import InvalidError, Reason
 
@@ -56,16 +57,37 @@ def render_rows(
 def _row(
     entry: QuarantineEntry, section: PublishConfig, columns: Sequence[str] | None
 ) -> Mapping[str, str | None] | None:
-    text = original_text(entry.original)
-    if columns is not None:
-        delimiter = "\t" if section.format.form == "tsv" or ".tsv" in entry.portion else section.format.delimiter
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-        if len(rows) == 1 and len(rows[0]) == len(columns):
-            return dict(zip(columns, rows[0], strict=True))
+    """Return the columns of a row; None where its text is not that of one row with these columns."""
+    text = _text_of(entry, section)
     try:
-        return _texts(_parse(text))
+        found = _texts(_parse(text))
     except (ValueError, TypeError, RecursionError):
-        return None
+        found = None
+    if columns is None or (found is not None and found.keys() <= set(columns)):
+        return found
+    cells = _cells(text, entry.portion, section)
+    return dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
+
+
+def _text_of(entry: QuarantineEntry, section: PublishConfig) -> str:
+    if section.format.encoding != "auto":
+        try:
+            return entry.original.decode(section.format.encoding)
+        except UnicodeDecodeError:
+            pass
+    return original_text(entry.original)
+
+
+def _cells(text: str, portion: str, section: PublishConfig) -> Sequence[str]:
+    name, form = portion.casefold().removesuffix(".gz"), section.format.form
+    if form == "excel" or name.endswith((".xlsx", ".xlsm")):
+        return text.split("\t")  # the cells of a sheet's row are kept so, without quotes
+    delimiter = "\t" if form == "tsv" or name.endswith(".tsv") else section.format.delimiter
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return ()
+    return rows[0] if len(rows) == 1 and "\0" not in text else ()
 
 
 def parse_rows(file: Path) -> list[MendedRow]:
@@ -109,8 +131,7 @@ def _malformed(file: Path, number: int, expected: str) -> InvalidError:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    # Numbers stay the texts that they are: a float would lose the digits of an identity number.
-    found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    found = parse_json(text)  # its numbers stay as they are written: a float would lose digits of an identity number
     if not isinstance(found, dict):
         raise TypeError("no object")
     return found
@@ -119,14 +140,6 @@ def _parse(text: str) -> dict[str, Any]:
 def _texts(row: Any) -> dict[str, str | None]:
     if not isinstance(row, dict):
         raise TypeError("no object")
-    return {name: _text(value) for name, value in row.items()}
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        if value is not None:
-            value.encode()  # half of a surrogate pair raises
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False)
+    texts = {str(name): cell_of(value) for name, value in row.items()}
+    "".join((*texts, *filter(None, texts.values()))).encode()  # half of a surrogate pair raises ValueError
+    return texts
