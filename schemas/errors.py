@@ -135,6 +135,7 @@ class Reason(StrEnum):
     DEPARTMENT_QUOTA = "department_quota"
     DEPARTMENT_KIND = "department_kind"
     CONTRACT_ENDED = "contract_ended"
+    CONTRACTOR_PLAINTEXT = "contractor_plaintext"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

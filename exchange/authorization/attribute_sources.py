@@ -36,6 +36,7 @@ from schemas.names import Topic
 
 __all__ = ["CatalogueAttributes", "IdentityAttributes"]
 
+_NOT_PERSONAL = "N"
 _MOST_SINGLE_READS = 8  # departments that are read one by one; of more, the whole table
 
 
@@ -175,6 +176,16 @@ class CatalogueAttributes(CatalogueSource):
         )
 
     @override
+    def not_personal(self, reader: Reader, topic: Topic) -> Collection[str] | None:
+        try:
+            classified = self._lookup.classification(reader, topic.subject)
+        except InvalidError as error:
+            if error.reason is not Reason.SUBJECT_UNKNOWN:
+                raise
+            return None
+        return _top_levels(classified) - _top_levels(one for one in classified if one.personal != _NOT_PERSONAL)
+
+    @override
     def levels(self, reader: Reader, topic: Topic) -> Levels:
         try:
             classified = self._lookup.classification(reader, topic.subject)
@@ -185,7 +196,14 @@ class CatalogueAttributes(CatalogueSource):
         return partial(_highest, classified)
 
 
+def _top_levels(classified: Iterable[classification.ClassifiedField]) -> set[str]:
+    return {field.path.partition(".")[0] for field in classified}
+
+
 _RANK = {level: rank for rank, level in enumerate(GovernmentLevel)}
+
+
+_ASKING = frozenset({DepartmentKind.CONSUMER, DepartmentKind.CONTRACTOR, DepartmentKind.PUBLIC})
 
 
 def _profile(department: Department) -> DepartmentProfile:
@@ -196,6 +214,8 @@ def _profile(department: Department) -> DepartmentProfile:
         division_code=department.division_code,
         area=area_of(department),
         public=DepartmentKind.PUBLIC in department.kinds,
+        contractor=department.is_contractor,
+        asks=bool(_ASKING & {*department.kinds}),
     )
 
 

@@ -23,7 +23,7 @@ from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import fields_of, filter_to_text
 from exchange.deadlines.in_force import RulesInForce, RulesSource
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
-from schemas.access import Actor, Grant, Level
+from schemas.access import Actor, Grant, Level, MaskRule
 from schemas.audit import Flow, GrantRef
 from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Topic
@@ -74,6 +74,10 @@ class CatalogueSource(Protocol):
 
     def levels(self, reader: Reader, topic: Topic) -> "Levels":
         """Return the levels of the fields in the topic's latest schema."""
+        ...
+
+    def not_personal(self, reader: Reader, topic: Topic) -> Collection[str] | None:
+        """Return the top-level fields of the topic's latest schema in which nothing is personal; None = unknown."""
         ...
 
 
@@ -310,7 +314,13 @@ class AttributeProvider:
             reference=reference_to(grant),
             consumer=profiles.get(grant.consumer),
             provider=profiles.get(grant.provider),
+            plaintext=_plaintext(self._catalogue, reader, grant, profiles.get(grant.consumer)),
         )
+
+    def plaintext(self, reader: Reader, grant: Grant) -> tuple[str, ...] | None:
+        """Return the personal fields that a grant shows a contractor unmasked, or tells it; None = unknown."""
+        consumer = self._identities.profiles(reader, [grant.consumer]).get(grant.consumer)
+        return _plaintext(self._catalogue, reader, grant, consumer)
 
 
 class _Shared:
@@ -358,6 +368,7 @@ class _Shared:
             reference=reference_to(grant),
             consumer=self._profiles.get(grant.consumer),
             provider=self._profiles.get(grant.provider),
+            plaintext=_plaintext(self._catalogue, self._reader, grant, self._profiles.get(grant.consumer)),
         )
         return GrantUse(standing=standing, attributes=attributes)
 
@@ -368,6 +379,21 @@ class _Shared:
                 resource = self._catalogue.resource(self._reader, topic)
                 self._topics[topic] = resource, self._catalogue.levels(self._reader, topic)
         return self._topics[topic]
+
+
+def _plaintext(
+    catalogue: CatalogueSource, reader: Reader, grant: Grant, consumer: DepartmentProfile | None
+) -> tuple[str, ...] | None:
+    """Return the personal fields that a grant shows its consumer unmasked, or tells it, where that is a contractor."""
+    if consumer is None or not consumer.contractor:
+        return ()
+    clear = catalogue.not_personal(reader, grant.topic)
+    if clear is None:
+        return None
+    masks = dict(grant.masks)
+    shown = {field for field in grant.fields if masks.get(field, MaskRule.NONE) is MaskRule.NONE}
+    found = (shown | fields_of(grant.row_filter)) - {*clear}
+    return tuple(sorted(found | {*grant.unmasked} | {*grant.filter_discloses}))
 
 
 def _parties(grant: Grant) -> tuple[str, str]:

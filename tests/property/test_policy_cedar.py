@@ -36,7 +36,7 @@ ORDER = [
     "resource_unknown", "resource_not_published", "not_provider", "grant_other_resource", "zone_mismatch",
     "zone_mismatch_topic", "grant_suspended", "grant_expired", "grant_not_active", "grant_expired_by_time",
     "grant_not_yet_valid", "purpose_missing", "purpose_mismatch", "case_missing", "case_mismatch",
-    "level_above_ceiling", "quota_exhausted",
+    "contractor_plaintext", "level_above_ceiling", "quota_exhausted",
 ]  # fmt: skip
 """The documented order; rules of different acts interleave freely."""
 
@@ -109,10 +109,11 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
         lambda r: r.update(purpose=rng.choice(["research", "statistics"])),
         lambda r: r.update(case=""),
         lambda r: r.update(case="case-1"),
+        lambda r: r.update(plaintext=rng.choice([("id_number",), None])),
         lambda r: r.update(level=rng.choice([None, Level.IMP, Level.G4])),
         lambda r: r.update(released_today=rng.choice([None, 100, 5_000, 99, 4_999])),
     ]
-    weights = [1] * (len(bends) - 6) + [2, 3, 2, 4, 4, 8]  # rules that are asked last are reached least
+    weights = [1] * (len(bends) - 7) + [2, 3, 2, 4, 4, 4, 8]  # rules that are asked last are reached least
     acts = [Action.PUBLISH, Action.PUBLISH, Action.RESUME, Action.COMMIT, Action.GRANT_READ, *[Action.FETCH] * 6]
     for _ in range(RECORDS):
         grant = rng.choice(grants)
@@ -134,6 +135,7 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
             "case": grant.case or "case-each",
             "level": Level.G1,
             "released_today": 99,
+            "plaintext": (),
         }
         if rng.random() < 0.75:
             for bend in rng.sample(bends, rng.choice([1, 1, 1, 2, 3]), counts=weights):
@@ -208,6 +210,7 @@ def to_cedar(request: Request, names: Names) -> dict[str, Any]:
         "case": request["case"],
         "level": None if request["level"] is None else int(request["level"]),
         "released": request["released_today"],
+        "plaintext": request["plaintext"] != (),
         "topic": {"__entity": topic},
     }
     provides = request["action"] in (Action.PUBLISH, Action.RESUME)

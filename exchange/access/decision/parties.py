@@ -12,15 +12,19 @@ the resource ends the crossing.
     vertical_down   the provider is of a higher level, and its area contains the consumer's
     vertical_up     the consumer is of a higher level, and its area contains the provider's
     horizontal      every other: the same level, or areas of which none contains the other
+
+**Contractors** (受托方). They never get a personal field in plaintext (decree 809, Art. 36): neither shown unmasked,
+nor told by the row filter, nor with a weaker mask than the schema's.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from schemas.access import Deny, Grant
 from schemas.audit import Flow
 from schemas.errors import Reason
 
-__all__ = ["DepartmentProfile", "flow_of", "refuse_crossing"]
+__all__ = ["DepartmentProfile", "flow_of", "refuse_crossing", "refuse_plaintext"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,8 @@ class DepartmentProfile:
         division_code: administrative division (GB/T 2260).
         area: prefix of the codes of all divisions in its area; empty = the whole country.
         public: it is outside the government.
+        contractor: it works for another department under a contract.
+        asks: it may ask for grants.
     """
 
     id: str
@@ -42,6 +48,8 @@ class DepartmentProfile:
     division_code: str = ""
     area: str = ""
     public: bool = False
+    contractor: bool = False
+    asks: bool = True
 
 
 def flow_of(provider: DepartmentProfile, consumer: DepartmentProfile) -> Flow:
@@ -77,4 +85,16 @@ def refuse_crossing(grant: Grant, *, consumer_zone: str, resource_zone: str) -> 
         Reason.ZONE_MISMATCH,
         f"the resource is in the zone {resource_zone!r}, the department in {consumer_zone!r}; a grant whose request "
         f"states `source_zone: {resource_zone}` and a `zone_reason` delivers across zones",
+    )
+
+
+def refuse_plaintext(fields: Collection[str] | None) -> Deny | None:
+    """Return the denial of a contractor's grant by the personal fields that it shows or tells; None = unknown."""
+    if fields is not None and not fields:
+        return None
+    named = "cannot be told from the others" if fields is None else f"are shown or told: {', '.join(sorted(fields))}"
+    return Deny(
+        Reason.CONTRACTOR_PLAINTEXT,
+        f"a contractor gets no personal field in plaintext; those of this grant {named}; mask or drop them, and choose "
+        "no rows by them, in a new request",
     )

@@ -7,7 +7,7 @@ contract:
     publish, resume  resource known, published, provided by the actor's department; zone
     under a grant    grant known, proven, the actor's own
     fetch, commit    resource known, published, the grant's own; zones; state; validity; purpose; case
-    fetch            level within the ceiling, quota left
+    fetch            no plaintext for a contractor, level within the ceiling, quota left
 
 Describing a grant (GRANT_READ by a connector) releases no record, so a consumer may ask why it gets nothing under a
 suspended grant, or from another zone. A commit releases nothing either, so neither ceiling nor quota applies to it. A
@@ -20,7 +20,7 @@ times; never a record's value, a case number or another department's grant.
 from dataclasses import dataclass
 from datetime import datetime
 
-from exchange.access.decision.parties import DepartmentProfile, refuse_crossing
+from exchange.access.decision.parties import DepartmentProfile, refuse_crossing, refuse_plaintext
 from exchange.access.decision.roles import Standing, refuse_role, refuse_standing
 from schemas.access import Action, Actor, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
@@ -64,6 +64,8 @@ class GrantContext:
         released_today: records released under it on this day of Asia/Shanghai; None = unknown.
         now: the time of the decision, aware, by the pool's one clock; None = unknown.
         consumer, provider: its parties now; None = unknown.
+        plaintext: personal fields that it shows a contractor unmasked, or tells it; none for other consumers; None =
+            unknown.
     """
 
     grant: Grant
@@ -74,6 +76,7 @@ class GrantContext:
     now: datetime | None
     consumer: DepartmentProfile | None = None
     provider: DepartmentProfile | None = None
+    plaintext: tuple[str, ...] | None = ()
 
 
 _ALLOW = Allow()
@@ -209,6 +212,9 @@ def _declaration(grant: Grant, purpose: str, case: str) -> Deny | None:
 
 def _limits(context: GrantContext) -> Deny | None:
     grant, level, released_today = context.grant, context.level, context.released_today
+    refusal = refuse_plaintext(context.plaintext)
+    if refusal is not None:
+        return refusal
     if level is None or level > grant.ceiling:
         graded = "is not known" if level is None else f"is {level.name}"
         return Deny(

@@ -21,7 +21,7 @@ from typing import Protocol
 import structlog
 
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
-from exchange.access.decision.parties import refuse_crossing
+from exchange.access.decision.parties import DepartmentProfile, refuse_crossing, refuse_plaintext
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.exposure import SchemaMasks, undecided_exposure
 from exchange.access.grants.holding import Holding, check_ceiling
@@ -114,7 +114,8 @@ class GrantService:
         """File a request (共享申请). Consumer, provider, pool, id and requester are set here, not taken from the draft.
 
         Raises:
-            RefusedError: the actor may not ask for this; ZONE_MISMATCH, it is in another zone and does not say so.
+            RefusedError: the actor may not ask for this; ZONE_MISMATCH, it is in another zone and does not say so;
+                CONTRACTOR_PLAINTEXT; DEPARTMENT_KIND, it is no consumer.
             InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
             ConflictError: DEPARTMENT_QUOTA, too many of its requests wait, or it has too many grants.
         """
@@ -124,6 +125,7 @@ class GrantService:
                 Reason.RESOURCE_UNKNOWN,
                 f"got the topic {draft.topic}, which is not in the catalogue; see `pool catalogue`",
             )
+        asking = self._asking(actor.department)
         draft = replace(
             draft,
             id=uuid7(self._clock()),
@@ -136,11 +138,13 @@ class GrantService:
             approved_at=None,
             view_schema_id=None,
             state=GrantState.DRAFT,
-            zone=self._zone_of(actor.department) or resource.zone,
+            zone=resource.zone if asking is None else asking.zone,
         )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             self._check_quotas(work, draft.consumer)
+            if asking is not None and not asking.asks:
+                raise RefusedError(Reason.DEPARTMENT_KIND, "the department is no consumer; only a consumer asks")
             self._check_zones(work, draft)
             # After the decision: which fields a schema has, only those learn who may ask for them, and with an entry.
             level = self._attributes.level_of(work, draft)
@@ -156,6 +160,7 @@ class GrantService:
                 purposes=purposes, level=level, masks=masks, check_view=partial(self._views.check, work)
             )
             grant = submit(draft, by=actor, at=now, terms=terms)
+            self._check_plaintext(work, grant)
             check_ceiling(self._review.holding(work, grant))
             self._access.put(work, grant, entry_id=act.entry_id, at=now)
             act.grant = reference_to(grant)
@@ -216,6 +221,7 @@ class GrantService:
             if action is Action.GRANT_APPROVE:
                 self._views.check(work, grant)
                 self._check_zones(work, grant)
+                self._check_plaintext(work, grant)
                 grant = approve(grant, by=actor, at=now, holding=holding)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
@@ -280,10 +286,19 @@ class GrantService:
             act.note(reason=reason, state=str(changed.state))
         return changed
 
-    def _zone_of(self, department: str) -> str:
+    def _asking(self, department: str) -> DepartmentProfile | None:
         with self._database.read() as reader:
-            profile = self._attributes.profiles(reader, [department]).get(department)
-        return "" if profile is None else profile.zone
+            return self._attributes.profiles(reader, [department]).get(department)
+
+    def _check_plaintext(self, work: UnitOfWork, grant: Grant) -> None:
+        """Check that a contractor gets no personal field in plaintext.
+
+        Raises:
+            RefusedError: CONTRACTOR_PLAINTEXT.
+        """
+        refusal = refuse_plaintext(self._attributes.plaintext(work, grant))
+        if refusal is not None:
+            raise RefusedError(refusal.reason, refusal.explanation)
 
     def _check_zones(self, work: UnitOfWork, grant: Grant) -> None:
         """Check that a grant names the zones that it crosses now, or crosses none.

@@ -121,5 +121,7 @@ def decided(**request: Any) -> Allow | Deny:
     """Return what `decide` says of a request whose attributes lie side by side, so that a test bends one of them."""
     context = {name: request.pop(name, None) for name in ("grant", "proven", "level", "released_today", "now")}
     if context["grant"] is not None:
-        request["grant"] = GrantContext(resource=request.get("resource"), **context)
+        plaintext = request.pop("plaintext", ())
+        request["grant"] = GrantContext(resource=request.get("resource"), plaintext=plaintext, **context)
+    request.pop("plaintext", None)
     return decide(**request)
