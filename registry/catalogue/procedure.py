@@ -5,7 +5,7 @@ locked, so that a decision on an older version cannot pass. What a publication p
 itself (`registry.directory.catalogue`), which the gateway reads; every version of the record is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 
@@ -99,10 +99,12 @@ class Procedure:
         actor: Actor,
         at: datetime,
         entry_id: str,
+        others: Collection[CatalogueEntry] | None = None,
     ) -> CatalogueRecord:
         """Store metadata: of a new entry, which is drafted with it, or in place of that of a draft or an update.
 
-        An entry that was drafted or published without full metadata gets its first record.
+        An entry that was drafted or published without full metadata gets its first record. *others*: see
+        `Catalogue.create`.
 
         Raises:
             InvalidError: REQUEST_INVALID, with every fault of the metadata in its details; see `Catalogue.create` and
@@ -115,7 +117,7 @@ class Procedure:
         act = EntryAct(event=_E.DESCRIBE, by=actor.id, at=at, entry=entry_id)
         current = self.store.lock(work, topic)
         if current is None:
-            return self._first(work, topic, metadata, provider, act)
+            return self._first(work, topic, metadata, provider, act, others)
         _check_provider(current.provider, provider)
         rule = _rule(current, _E.DESCRIBE)
         if metadata.code and metadata.code != current.code:
@@ -232,14 +234,20 @@ class Procedure:
         return self.store.version(reader, record.topic, record.in_force)
 
     def _first(
-        self, work: UnitOfWork, topic: Topic, metadata: Metadata, provider: str, act: EntryAct
+        self,
+        work: UnitOfWork,
+        topic: Topic,
+        metadata: Metadata,
+        provider: str,
+        act: EntryAct,
+        others: Collection[CatalogueEntry] | None,
     ) -> CatalogueRecord:
         self.store.lock_codes(work)
         entry = self._existing(work, topic)
         if entry is None:
-            code = metadata.code or self._catalogue.next_code(work, topic, metadata.class_code)
+            code = metadata.code or self._catalogue.next_code(work, topic, metadata.class_code, others=others)
             metadata = replace(metadata, code=code)
-            entry = self._catalogue.create(work, _new_entry(topic, provider, metadata))
+            entry = self._catalogue.create(work, _new_entry(topic, provider, metadata), others=others)
         else:
             _check_provider(entry.provider, provider)
             if entry.state is not EntryState.DRAFT:
@@ -477,9 +485,17 @@ def _new_entry(topic: Topic, provider: str, metadata: Metadata) -> CatalogueEntr
 
 
 def _applied(entry: CatalogueEntry, metadata: Metadata) -> CatalogueEntry:
-    made = _new_entry(entry.topic, entry.provider, metadata)
-    kept = {name: getattr(entry, name) for name in ("version", "code", "zone", "round_times_to", "history", "state")}
-    return replace(made, **kept)
+    return replace(
+        entry,
+        title=metadata.title,
+        abstract=metadata.abstract,
+        share_type=ShareType(metadata.share_type),
+        share_scope=metadata.share_scope,
+        use_purpose=metadata.use_purpose,
+        refuse_reason=metadata.refuse_reason,
+        legal_basis=metadata.legal_basis,
+        level=Level[metadata.level],
+    )
 
 
 def _of_entry(entry: CatalogueEntry) -> Metadata:

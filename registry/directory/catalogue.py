@@ -13,7 +13,7 @@ An entry with full metadata has a procedure of reviews above this (`registry.cat
 No program calls `history` yet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -53,8 +53,16 @@ class Catalogue:
         self._departments = departments
         self._clock = clock
 
-    def create(self, work: UnitOfWork, entry: CatalogueEntry) -> CatalogueEntry:
+    def create(
+        self, work: UnitOfWork, entry: CatalogueEntry, *, others: Iterable[CatalogueEntry] | None = None
+    ) -> CatalogueEntry:
         """Store a new entry, as version 1 and a draft, in its provider's zone.
+
+        Args:
+            work: the transaction.
+            entry: to store.
+            others: every entry that there is, where the caller has read them in *work*, before any other could get a
+                code (`registry.catalogue.store.RecordStore.lock_codes`).
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN, DEPARTMENT_INACTIVE or DEPARTMENT_KIND, for its provider; REQUEST_INVALID,
@@ -71,7 +79,7 @@ class Catalogue:
                 Reason.DEPARTMENT_KIND,
                 f"got a department of the kind {', '.join(provider.kinds)}; only a provider catalogues resources",
             )
-        for other in self._store.all(work):
+        for other in self._store.all(work) if others is None else others:
             _check_clash(entry, other)
         draft = replace(entry, version=1, state=EntryState.DRAFT, zone=provider.zone)
         self._save(work, draft)
@@ -179,13 +187,21 @@ class Catalogue:
         self._save(work, moved)
         return moved
 
-    def next_code(self, work: UnitOfWork, topic: Topic, class_code: str) -> str:
+    def next_code(
+        self, work: UnitOfWork, topic: Topic, class_code: str, *, others: Collection[CatalogueEntry] | None = None
+    ) -> str:
         """Return the resource code of a new entry of a class: that of its other majors, or the next serial number.
+
+        Args:
+            work: the transaction.
+            topic: of the new entry.
+            class_code: its class.
+            others: see `create`.
 
         Raises:
             InvalidError: REQUEST_INVALID, its other majors are of another class.
         """
-        entries = self._store.all(work)
+        entries = self._store.all(work) if others is None else others
         for other in entries:
             if other.topic.name == topic.name:
                 if other.code.partition("/")[0] != class_code:

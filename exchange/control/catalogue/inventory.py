@@ -89,6 +89,7 @@ class InventoryDrafts:
                     actor=actor,
                     at=at,
                     entry_id=entry_id,
+                    others=self._entries.values(),
                 )
                 drafts.append((number, record))
                 self._entries[topic] = self._catalogue.get(self._work, topic)
@@ -105,7 +106,7 @@ class InventoryDrafts:
             topic = known or _named(metadata.code)
         else:
             known = next((entry.topic for entry in own if entry.title == metadata.title), None)
-            topic = known or _named(self._catalogue.next_code(self._work, _NOBODY, metadata.class_code))
+            topic = known or _named(self._next_code(metadata.class_code))
         stands = self._entries.get(topic)
         if stands is not None and stands.provider != self._department:
             return topic, _named_by(row)
@@ -127,6 +128,9 @@ class InventoryDrafts:
             return FaultCode.EXISTS
         same = row.metadata.code in {"", entry.code} and row.metadata.class_code == entry.code.partition("/")[0]
         return "draft" if same else FaultCode.EXISTS
+
+    def _next_code(self, class_code: str) -> str:
+        return self._catalogue.next_code(self._work, _NOBODY, class_code, others=self._entries.values())
 
     def _code(self, topic: Topic) -> str:
         entry = self._entries.get(topic)
