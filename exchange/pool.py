@@ -23,6 +23,7 @@ evidence                  bundles of entries and proofs    exchange/control/evid
 audit_keys                keys of the trace, by month      exchange/control/audit_keys.py
 restores                  settlement of a restore          exchange/control/restores.py
 clock                     settle a jump of the clock       exchange/control/clock.py
+rules                     calendars, rule profiles         exchange/control/rules.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -54,6 +55,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.restores import Restores
+from exchange.control.rules import RuleService
 from exchange.control.zones import ZoneService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
@@ -121,6 +123,7 @@ class Pool:
     audit_keys: AuditKeys
     restores: Restores
     clock: ClockService
+    rules: RuleService
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

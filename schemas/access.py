@@ -165,6 +165,10 @@ class Action(StrEnum):
     CLOCK_PROPOSE = "audit:clock:propose"
     CLOCK_SETTLE = "audit:clock:settle"
     REQUEST_SCREEN = "pool:request:screen"
+    RULES_READ = "pool:rules:read"
+    RULES_PROPOSE = "pool:rules:propose"
+    RULES_CONFIRM = "pool:rules:confirm"
+    RULES_REJECT = "pool:rules:reject"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ __all__ = [
     "UserBody",
     "account_json",
     "certificate_json",
+    "check_characters",
     "entry_json",
     "erasure_json",
     "grant_json",
@@ -197,7 +198,7 @@ class SchemaBody(BaseModel):
     @field_validator("text")
     @classmethod
     def _has_characters(cls, text: str) -> str:
-        return _check_characters(text, "text")
+        return check_characters(text, "text")
 
 
 class PruningBody(Body):
@@ -326,7 +327,7 @@ def _check_sent(sent: Any) -> None:
         name, value = waiting.pop()
         if isinstance(value, str):
             whole += len(value)
-            _check_characters(value, name)
+            check_characters(value, name)
             if len(value) > MAX_TEXT:
                 raise ValueError(f"got a text of {len(value)} characters as {name}; expected {MAX_TEXT} at most")
         elif isinstance(value, list):
@@ -336,13 +337,13 @@ def _check_sent(sent: Any) -> None:
         elif isinstance(value, dict):
             whole += sum(map(len, value))
             for member in value:
-                _check_characters(member, "a name of a member")
+                check_characters(member, "a name of a member")
             waiting += [(name if name != "body" else str(member)[:40], item) for member, item in value.items()]
     if whole > MAX_BODY:
         raise ValueError(f"got a body of {whole} characters; expected {MAX_BODY} at most")
 
 
-def _check_characters(text: str, name: str) -> str:
+def check_characters(text: str, name: str) -> str:
     """Return a text that the database and UTF-8 can have.
 
     Raises:

@@ -44,6 +44,7 @@ from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.directory import departments, zones
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
+from exchange.api.rules import routes as rules
 from exchange.pool import Pool
 from registry.database.keyset import MAX_PAGE
 from schemas.errors import InvalidError, PoolError, Reason
@@ -173,6 +174,7 @@ ROUTERS: Final = (
     grants.router,
     audit.router,
     records.router,
+    rules.router,
 )
 """All routes of the API."""
 

@@ -10,6 +10,7 @@ pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
 pool erase                             erasure of a record key's values, by two persons
+pool calendar | profile | deadline     working days, limits with their clauses, one deadline computed
 pool audit                             search and verify the audit log
 pool clock                             settle a clock that stored a time of the future
 pool broker                            check acknowledged batches; export the schemas topic
@@ -25,6 +26,8 @@ from exchange.cli import accounts, audit, backup, broker, clock, control, erase,
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.directory import departments, zones
 from exchange.cli.output import CommandGroup, fail
+from exchange.cli.rules import calendar as working_days
+from exchange.cli.rules import profiles
 from schemas.errors import PoolError
 
 __all__ = ["main"]
@@ -49,6 +52,8 @@ search.add_to_group()
 elements.add_to(app)
 accounts.add_to(app)
 erase.add_to(app)
+working_days.add_to(app)
+profiles.add_to(app)
 audit.add_to(app)
 clock.add_to(app)
 broker.add_to(app)

@@ -21,13 +21,14 @@ provisional (临时):
 """
 
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from exchange.deadlines.calendar import Calendar, Day
+from schemas.canonical import Json
 
 __all__ = ["LARGEST_LIMIT", "SHANGHAI", "AfterPause", "Clock", "Due", "DueState", "Limit", "Pause", "Unit"]
 
@@ -154,6 +155,37 @@ class Clock:
             raise ValueError("got pauses that overlap, end before they begin, or begin before the clock starts")
         if self.pauses and self.limit.unit in {Unit.MONTHS, Unit.YEARS}:
             raise ValueError(f"got a pause of a limit in {self.limit.unit}; expected hours, days or working days")
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the clock as a document, to be stored; it holds its limit, so that later profiles do not change it."""
+        return {
+            "started_at": self.started_at.isoformat(),
+            "amount": self.limit.amount,
+            "unit": str(self.limit.unit),
+            "extension": self.extension,
+            "pauses": [[one.since.isoformat(), one.until.isoformat() if one.until else None] for one in self.pauses],
+            "after_pause": str(self.after_pause),
+            "to_workday": self.to_workday,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Clock":
+        """Return the clock of a document of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        return cls(
+            started_at=datetime.fromisoformat(document["started_at"]),
+            limit=Limit(document["amount"], Unit(document["unit"])),
+            extension=document["extension"],
+            pauses=tuple(
+                Pause(datetime.fromisoformat(since), None if until is None else datetime.fromisoformat(until))
+                for since, until in document["pauses"]
+            ),
+            after_pause=AfterPause(document["after_pause"]),
+            to_workday=document["to_workday"],
+        )
 
     @property
     def standing(self) -> bool:

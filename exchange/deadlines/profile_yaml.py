@@ -19,7 +19,7 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["LONGEST", "parse_profile"]
 
-LONGEST: Final = 200_000
+LONGEST: Final = 100_000
 """Characters of a profile at most."""
 
 _MODELS: Final[Sequence[type[BaseModel]]] = (RuleProfile, Rule, Extension, PauseRule, Words)

@@ -16,6 +16,7 @@ from sqlalchemy import exc as sa_exc
 from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
+from exchange.deadlines import tables as deadlines
 from exchange.erasure import tables as erasure
 from exchange.identity import postgres_proposals as identity
 from registry.database.errors import unavailable
@@ -28,6 +29,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     access.metadata,
     audit.metadata,
     broker.metadata,
+    deadlines.metadata,
     erasure.metadata,
     identity.metadata,
     registry.metadata,

@@ -61,8 +61,10 @@ from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
 from exchange.control.restores import Restores
+from exchange.control.rules import RuleService
 from exchange.control.zones import ZoneService
-from exchange.deadlines.in_force import ShippedRules
+from exchange.deadlines.postgres_changes import PostgresRuleChanges
+from exchange.deadlines.stored_rules import StoredRules
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
@@ -401,6 +403,14 @@ class App:
                 secrets=keys.secrets,
                 clock=microseconds,
             ),
+            rules=RuleService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                store=PostgresRuleChanges(tags),
+                now=utc_now,
+                new_id=_new_id,
+            ),
             clock=ClockService(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
@@ -693,7 +703,7 @@ def _open_authorization(
         identities=identity.attributes,
         catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),
         access=access,
-        rules=ShippedRules(),
+        rules=StoredRules(PostgresRuleChanges(tags)),
         now=_database_clock,
         database=database,
     )

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 TOPIC, OTHER = "residents.v1", "movers.v1"
 # Table → its list, the member that names an item, the column of it, and what an owner of the database changes.
 LISTS = {
+    "deadline_rule_change": ("/rule-changes", "id", "id", "content = replace(content, 'false', 'true')"),
     "access_grant": ("/grants", "id", "id", "text = replace(text, 'STANDING-1', 'STANDING-2')"),
     "access_purpose": ("/purposes", "id", "id", "zh = '随意'"),
     "erasure_request": ("/erasures", "id", "id", "reason = 'x'"),
@@ -74,6 +75,9 @@ class Pool:
         self.head = self.provider.account("sharing_office_head")
         for key in ("a", "b"):
             self.head.post("/erasures", {"topic": TOPIC, "key": [key], "reason": "依法删除"})
+        for year in (2040, 2041):
+            days = "".join(f"{year}-{day},false,n\n" for day in ("01-01", "05-01", "05-02", "10-01", "10-02", "10-03"))
+            world.root.post(f"/calendar/{year}", {"content": f"date,is_workday,notice\n{days}"})
         self.grants = [self.consumer.request(TOPIC, ["id_number"]) for _ in range(3)]
         self.provider.approve(self.grants[0])
         self.engine = sa.create_engine((world.data / "database-url").read_text().strip())

@@ -272,6 +272,26 @@ def test_a_catalogue_entry_given_to_another_provider_is_refused(pool: Pool) -> N
     assert not any("registry_catalogue" in line for line in pool.findings()), "whole again"
 
 
+def test_a_changed_calendar_computes_no_deadline_and_hides_no_request(pool: Pool) -> None:
+    days = "".join(f"2040-{day},false,n\n" for day in ("01-01", "05-01", "05-02", "10-01", "10-02", "10-03"))
+    change = pool.world.root.post("/calendar/2040", {"content": f"date,is_workday,notice\n{days}"})["id"]
+    confirmation = {"kind": "calendar"}
+    pool.world.people.second(pool.world).post(f"/rule-changes/{change}/confirmation", confirmation)
+    request = pool.labour.request(TOPIC, ["sex_code"])
+    query = {"start": "2040-01-01T09:00:00+08:00"}
+    computed = pool.auditor.get("/deadlines/delivery", query)
+    assert not computed["provisional"]
+    old = pool.put_back("deadline_rule_change", f"id = '{change}'")
+    pool.do("UPDATE deadline_rule_change SET content = content || '2040-10-04,false,n\n' WHERE id = :id", id=change)
+    for path in ("/deadlines/delivery", "/rules", "/calendar", f"/rule-changes/{change}"):
+        assert refused(lambda path=path: pool.auditor.get(path)) is Reason.ROW_FORGED
+    shown = pool.auditor.get(f"/grants/{request}")
+    assert (shown["submitted_at"] is None, shown["due_at"]) == (False, None)
+    assert request in {one["id"] for one in pool.auditor.list("/grants")}
+    old.restore()
+    assert pool.auditor.get("/deadlines/delivery", query) == computed
+
+
 def test_rows_that_were_deleted_or_put_back_are_named(pool: Pool) -> None:
     office = pool.world.department("民政局")
     office.enrol("former")

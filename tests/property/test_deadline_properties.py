@@ -1,5 +1,6 @@
 """Properties of clocks: a longer limit is never due earlier, a pause never shortens, the last day is a working day."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import assume, given
@@ -35,6 +36,11 @@ def clocks(units: st.SearchStrategy[Unit]) -> st.SearchStrategy[Clock]:
         return clock
 
     return st.builds(build, MOMENTS, st.integers(1, 60), units, st.sampled_from(AfterPause), STEPS)
+
+
+@given(clocks(st.sampled_from(Unit)))
+def test_a_stored_clock_is_the_same(clock: Clock) -> None:
+    assert Clock.from_json(json.loads(json.dumps(clock.to_json()))) == clock
 
 
 @given(clocks(UNITS), st.integers(1, 60))

@@ -378,4 +378,5 @@ def test_cedar_gives_the_same_answer_for_control() -> None:
         Reason.OTHER_DEPARTMENT,
         Reason.SAME_PERSON,
         Reason.PERSON_UNKNOWN,
+        Reason.CONTRACT_ENDED,
     }, reasons

@@ -205,6 +205,11 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CLOCK_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.CLOCK_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.CLOCK_SETTLE: {_R.DATA_AUTHORITY: Scope.ANY},
+        # Two persons: by these rules every deadline is computed. Who proposed a change may withdraw it.
+        _A.RULES_READ: _EVERYONE,
+        _A.RULES_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.RULES_CONFIRM: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.RULES_REJECT: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
         **{action: _entry_rights(action) for action in _ON_ENTRIES},
@@ -232,6 +237,7 @@ _READS = frozenset(
         _A.CLOCK_READ,
         _A.USER_READ,
         _A.CONNECTOR_READ,
+        _A.RULES_READ,
     }
 )
 
@@ -272,6 +278,9 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.AUDIT_KEYS_PRUNE,
             _A.RESTORE_SETTLE,
             _A.CLOCK_SETTLE,
+            _A.RULES_PROPOSE,
+            _A.RULES_CONFIRM,
+            _A.RULES_REJECT,
         },
     }
 )
@@ -293,6 +302,9 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.RESTORE_SETTLE,
     _A.CLOCK_PROPOSE,
     _A.CLOCK_SETTLE,
+    _A.RULES_PROPOSE,
+    _A.RULES_CONFIRM,
+    _A.RULES_REJECT,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})

@@ -58,6 +58,7 @@ _RIGHTS: Final = frozenset(
         Action.CATALOGUE_RETAIN,
         Action.SCHEMA_CONFIGURE,
         Action.AUDIT_KEYS_PRUNE,
+        Action.RULES_CONFIRM,
     }
 )
 _READS_OF_THE_LOG: Final = frozenset({"audit:log:read", "audit:log:prove", "audit:log:export"})

@@ -24,7 +24,7 @@ from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
 from schemas.audit import Flow
 from schemas.canonical import Json
-from schemas.errors import InvalidError
+from schemas.errors import CorruptError, InvalidError
 from schemas.identifiers import time_of_uuid7
 from schemas.names import Topic
 
@@ -166,7 +166,7 @@ class GrantReview:
         return _with_deadline(
             review,
             self._attributes.now(reader),
-            self._attributes.rules(reader),
+            self._rules(reader),
             self._attributes.is_unconditional(reader, grant.topic),
         )
 
@@ -177,7 +177,7 @@ class GrantReview:
         listed: list[Review | DamagedRow] = []
         if not grants:
             return listed
-        now, rules = self._attributes.now(reader), self._attributes.rules(reader)
+        now, rules = self._attributes.now(reader), self._rules(reader)
         read = [grant for grant in grants if not isinstance(grant, DamagedRow)]
         profiles = self._attributes.profiles(
             reader, {one for grant in read for one in (grant.consumer, grant.provider)}
@@ -199,6 +199,13 @@ class GrantReview:
         flow = _flow(grant, self._attributes.profiles(reader, (grant.consumer, grant.provider)))
         said: dict[str, Json] = {} if flow is None else {"flow": str(flow)}
         return said | ({"zones": [grant.source_zone, grant.zone]} if grant.source_zone else {})
+
+    def _rules(self, reader: Reader) -> RulesInForce | None:
+        """Return the rules in force; None where a row of them is damaged: a grant shows no deadline then."""
+        try:
+            return self._attributes.rules(reader)
+        except CorruptError:
+            return None
 
     def _part(self, reader: Reader, grant: Grant, masks: dict[Topic, SchemaMasks], levels: "_Levels") -> Part:
         known = self._masks(reader, grant.topic, masks)
@@ -262,12 +269,14 @@ def _reviewed(
     )
 
 
-def _with_deadline(review: Review, now: datetime, rules: RulesInForce, unconditional: bool) -> Review:
+def _with_deadline(review: Review, now: datetime, rules: RulesInForce | None, unconditional: bool) -> Review:
     # When a request was received its id says, a UUIDv7 that the grant's seal covers: no column that could be moved.
     try:
         received = _EPOCH + timedelta(microseconds=time_of_uuid7(review.grant.id))
     except ValueError:
         return review
+    if rules is None:
+        return replace(review, submitted_at=received)
     ruling = rules.book.find(RuleId.REPLY_UNCONDITIONAL if unconditional else RuleId.REPLY_CONDITIONAL)
     deadline = None if ruling is None else ruling.clock(received).due(rules.calendar)
     due = None if deadline is None or review.grant.state not in _WAITS else deadline.state(now, rules.calendar)

@@ -13,7 +13,9 @@ from starlette.requests import Request
 from exchange.api import bodies
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.http import create
+from exchange.api.rules.routes import RuleTextBody
 from exchange.authorization.text_screen import TextScreen
+from exchange.deadlines.profile_yaml import LONGEST
 from schemas.errors import Reason, RefusedError
 
 
@@ -154,7 +156,7 @@ BODIES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", sorted({*BODIES} - {"SchemaBody"}))
+@pytest.mark.parametrize("name", sorted({*BODIES} - {"RuleTextBody", "SchemaBody"}))
 def test_each_body_is_bounded(name: str) -> None:
     models = [*bodies.Body.__subclasses__()]
     models += [below for one in models for below in one.__subclasses__()]
@@ -169,6 +171,12 @@ def test_each_body_is_bounded(name: str) -> None:
             model.model_validate(sent)
 
 
+def test_the_text_of_a_rule_is_bounded() -> None:
+    assert RuleTextBody(content="长" * LONGEST)
+    with pytest.raises(ValidationError, match=f"expected {LONGEST} at most"):
+        RuleTextBody(content="长" * (LONGEST + 1))
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "\udfff\U0001f600"])
 @pytest.mark.parametrize(
     "made",
@@ -178,6 +186,7 @@ def test_each_body_is_bounded(name: str) -> None:
         lambda text: bodies.BundleBody.model_validate({"query": {"case": text}}),
         lambda text: bodies.BundleBody.model_validate({"query": {text: "case"}}),
         lambda text: bodies.SchemaBody(text=text),
+        lambda text: RuleTextBody(content=text),
     ],
 )
 def test_no_text_of_a_body_has_a_zero_character_or_half_a_surrogate_pair(made: Any, text: str) -> None:

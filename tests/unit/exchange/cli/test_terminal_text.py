@@ -15,6 +15,7 @@ from rich.console import ConsoleDimensions
 from exchange import admin_client
 from exchange.audit.search.entry_rows import csv_line, entry_row
 from exchange.cli import app, output
+from exchange.deadlines import shipped
 from schemas.errors import InvalidError, Reason
 from schemas.terminal import escape_controls, escape_line
 from tests.kit.cases.inventory import COLUMNS
@@ -29,7 +30,7 @@ _CLI = Path(output.__file__).parent
 # They read no text of a department: files of the log, the backup or the broker, numbers of versions, counts.
 _OFFLINE = {
     "init", "serve", "status", "alarms", "migrate", "renew-receipts-key", "demo", "keys export", "audit verify",
-    "audit check-proof", "audit bundle",
+    "audit check-proof", "audit bundle", "profile check",
     "audit report", "audit stream", "audit reindex", "user token", "backup create", "backup verify", "backup restore",
     "backup new-key", "broker check", "broker verify", "broker schemas", "broker apply", "broker renew-generations",
 }  # fmt: skip
@@ -71,11 +72,21 @@ def _document() -> dict[str, Any]:
         "version": 1, "fields": [_EVIL], "masks": {_EVIL: "keep_3_4"}, "unmasked": [_EVIL], "withdrawals": True,
         "filter_discloses": [_EVIL], "row_filter": {"op": "eq", "field": _EVIL, "value": _EVIL}, "applied": True,
         "kinds": [_EVIL], "superiors": [_EVIL], "inferiors": [_EVIL], "officers_in_use": {"office_head": False},
-        "releases": 3, "more": [_EVIL], "days": [{"day": _EVIL, "records": 3}],
+        "releases": 3, "more": [_EVIL], "days": [
+            {"day": _EVIL, "records": 3, "date": "2027-01-01", "is_workday": True, "notice": _EVIL}
+        ],
         "counts": {_EVIL: 3}, "rights": {_EVIL: _EVIL},
         "events": [{"event": _EVIL, "message": _EVIL, "allowed": True, "reason": _EVIL}],
         "last": {"at": _EVIL, "records": 3, "entry": _EVIL}, "hash": _EVIL,
         "quota_per_day": 7, "revoked_at": None, "suspend_after": _EVIL, "withheld": [],
+    }  # fmt: skip
+    rule = ("limit", "rule", "profile", "basis", "after_pause", "due_at", "started_at", "day", "due", "content")
+    document |= dict.fromkeys(rule, _EVIL)
+    document |= {name: {"en": _EVIL, "zh": _EVIL} for name in ("names", "clause", "text", "starts")}
+    document |= {
+        "notices": [_EVIL], "extension": {"most": 1, "consent": _EVIL}, "provisional": True, "year": 1, "granted": 1,
+        "due_confirmed": False,
+        "rules": [{"extension": None, "clause": {"en": _EVIL, "zh": _EVIL}, "limit": _EVIL}], "profile_version": 1,
     }  # fmt: skip
     document |= dict.fromkeys(("not_before", "expires", "not_after", "expires_at", "approved_at", "time"), _TIME)
     batch = {"topic": _EVIL, "sequence": 3, "at": _EVIL, "entry": _EVIL}
@@ -127,6 +138,7 @@ def _arguments(command: Any, file: Path) -> list[str]:
         "form": "csv",
         "department_id": _EVIL,
         "to": "inner",
+        "year": "2027",
     }
     words: list[str] = []
     for one in command.params:
@@ -140,16 +152,28 @@ _ONLINE = sorted(name for name, _ in _commands() if name not in _OFFLINE)
 
 
 _COMMANDS = dict(_commands())
-_OF_SEVERAL_LINES = {"audit checkpoint", "audit prove", "audit export"}  # texts in a form of their own
+_OF_SEVERAL_LINES = {
+    "audit checkpoint",
+    "audit prove",
+    "audit export",
+    "calendar change",
+    "profile change",
+}  # texts in a form of their own
 _MORE = {
     "audit prune-keys": ["--confirm", "x"],
     "clock settle": ["--confirm", "x"],
     "user rotate": ["--token-fingerprint", "x"],
+    "deadline compute": ["--start", "2026-09-30"],
 }
 
 
 _NEW_FILES = {"catalogue export"}  # that a command makes
-_FILES = {"catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n"}
+_PROFILES = Path(shipped.__file__).parent / "data"
+_FILES = {
+    "catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n",
+    "calendar import": "date,is_workday,notice\n2027-01-01,false,n\n",
+    "profile propose": (_PROFILES / "city-example.yaml").read_text(encoding="utf-8"),
+}
 
 
 class _Stream(io.StringIO):
