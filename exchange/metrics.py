@@ -14,6 +14,7 @@ __all__ = [
     "CALL_WAIT_SECONDS",
     "CERTIFICATE_LEFT",
     "CHECKPOINT_SIZE",
+    "CONNECTORS_UNHEARD",
     "DISK_FREE",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
@@ -105,6 +106,9 @@ ROWS_PUT_BACK = Counter(
     "pool_rows_put_back_total", "Rows that are older than they were, gone, or not what the log says", ["table", "what"]
 )
 ROWS_REFUSED = Counter("pool_rows_refused_total", "Rows of the database that the pool did not write", ["table"])
+CONNECTORS_UNHEARD = Gauge(
+    "pool_connectors_unheard", "Connectors whose last report is three intervals old and said no end", ["department"]
+)
 LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the broker could not read at the last sweep")
 UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")
 UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry may have waited to be signed")

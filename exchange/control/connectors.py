@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from exchange import metrics
 from exchange.access.decision.roles import decide_control
 from exchange.audit.store import EntryQuery, EntryStore, ReceiptStore
 from exchange.authorization.attributes import AttributeProvider
@@ -194,6 +195,15 @@ class ConnectorService:
                 equal=totals.equal,
             )
             return act.entry_id
+
+    def measure_unheard(self) -> None:
+        """Set the metric of connectors that have not reported for three intervals."""
+        now = self._now()
+        with self._database.read() as reader:
+            found = self._store.unheard(reader, since=now - 3 * INTERVAL, now=now)
+        metrics.CONNECTORS_UNHEARD.clear()
+        for department, count in found.items():
+            metrics.CONNECTORS_UNHEARD.labels(department).set(count)
 
     def connectors(
         self, actor: Actor, call: RequestContext, *, after: ConnectorKey = NO_PLACE, limit: int = MAX_PAGE

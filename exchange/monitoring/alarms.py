@@ -220,6 +220,13 @@ ALARMS: Final = (
         _MINUTE,
     ),
     _warning(
+        "PoolConnectorSilent",
+        "A connector of the label's department has not reported for three intervals, and did not say that it ended",
+        Level(metric="pool_connectors_unheard", above=0),
+        "a-connector-is-silent",
+        2 * _MINUTE,
+    ),
+    _warning(
         "PoolReceiptsRecovered",
         "A gateway ended between a commit and its entry; the sweeper wrote it",
         Rise(metric="pool_recovered_receipts_total", within=60 * _MINUTE),

@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -154,10 +154,10 @@ def sweep(
     grants: GrantService,
     stop: threading.Event,
     *,
-    measure: Callable[[], object] = lambda: None,
+    measure: Sequence[tuple[str, Callable[[], object]]] = (),
     clock_fault: Callable[[], PoolError | None] = lambda: None,
 ) -> None:
-    """Every 10 s: write missing receipts, expire grants, measure their lags; every 5 min: review grants.
+    """Every 10 s: write missing receipts, expire grants, measure (by name of the task); every 5 min: review grants.
 
     No grant is expired or suspended by a clock that is not trusted: that could not be undone when the clock is back.
     """
@@ -165,7 +165,7 @@ def sweep(
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], object]]] = [
             ("sweep", partial(recover_receipts, recovery)),
-            ("lags", measure),
+            *measure,
         ]
         if clock_fault() is None:
             tasks.append(("expire", grants.expire))

@@ -111,7 +111,10 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             records = await stack.enter_async_context(_gateway(app, scheduler))
             api = http.create(app.pool, scheduler, requests=app.config.limits.requests, record_calls=records)
             await stack.enter_async_context(_web(app, "http", api))
-            measure = partial(TRAFFIC.lags.measure, app.broker)
+            measure: list[tuple[str, Callable[[], object]]] = [
+                ("lags", partial(TRAFFIC.lags.measure, app.broker)),
+                ("connectors", app.pool.connectors.measure_unheard),
+            ]
             sweep = partial(
                 background.sweep,
                 app.pool.recovery,

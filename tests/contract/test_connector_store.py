@@ -309,3 +309,23 @@ def test_each_list_reads_index_ranges_and_no_more_than_its_page(engine: sa.Engin
                 statement,
                 plan,
             )  # 40 certificates of each connector of a page, and their newest
+
+
+def test_connectors_that_are_not_heard_of_are_counted_by_department(stores: Stores) -> None:
+    """Of nine: one that said that it ended, three whose certificates have ended, one revoked, one never heard of."""
+    ages = dict(zip(KEYS, (0, 200, 200, 200, 10, 200, 200, 200, None), strict=True))
+    now = AT + timedelta(hours=1)
+    with stores.db.begin() as work:
+        for key, age in ages.items():
+            if age is not None:
+                report = a_report(ended=key == KEYS[2])
+                stores.connectors.put_report(work, key, now - timedelta(seconds=age), report)
+        department, name = KEYS[5]
+        stores.identities.revoke_certificates(
+            work, department=department, connector=name, at=now, by="one", because="gone"
+        )
+    with stores.db.read() as reader:
+        found = stores.connectors.unheard(reader, since=now - timedelta(seconds=180), now=now)
+    assert found == {"d-1": 2}, "d-0: certificates have ended; d-2: ended, revoked, never heard of"
+    with stores.db.read() as reader:
+        assert stores.connectors.unheard(reader, since=now - timedelta(seconds=300), now=now) == {}

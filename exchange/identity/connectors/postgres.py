@@ -102,6 +102,22 @@ class PostgresConnectorStore(ConnectorStore):
             for row in rows
         }
 
+    @override
+    def unheard(self, reader: Reader, *, since: datetime, now: datetime) -> Mapping[str, int]:
+        in_force = sa.exists().where(
+            _certificate.c.department == _report.c.department,
+            _certificate.c.connector == _report.c.connector,
+            _certificate.c.not_after > now,
+            _certificate.c.revoked_at.is_(None),
+        )
+        ended = sa.func.coalesce(_report.c.body["ended"] == sa.cast(True, pg.JSONB), False)
+        statement = (
+            sa.select(_report.c.department, sa.func.count())
+            .where(_report.c.received_at < since, sa.not_(ended), in_force)
+            .group_by(_report.c.department)
+        )
+        return {row[0]: int(row[1]) for row in connection_of(reader).execute(statement)}
+
 
 def _connectors(department: str | None, after: ConnectorKey, most: int) -> sa.Select[Any]:
     """Return the query of a page of connectors: names in the order of an index, each with its newest certificate."""

@@ -6,6 +6,7 @@ program, shown in lists, and it decides nothing.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -131,6 +132,13 @@ class ConnectorStore(Protocol):
         """Return the last reports of connectors; those that never reported are left out."""
         ...
 
+    def unheard(self, reader: Reader, *, since: datetime, now: datetime) -> Mapping[str, int]:
+        """Count, by department, the connectors whose last report is older than *since* and did not say that they ended.
+
+        Those without a certificate that is in force *now* are left out, and departments without any.
+        """
+        ...
+
 
 class MemoryConnectorStore(ConnectorStore):
     """The in-memory adapter, over the in-memory store of identities."""
@@ -181,3 +189,18 @@ class MemoryConnectorStore(ConnectorStore):
     @override
     def reports(self, reader: Reader, connectors: Collection[ConnectorKey]) -> Mapping[ConnectorKey, StoredReport]:
         return {key: self._reports[key] for key in connectors if key in self._reports}
+
+    @override
+    def unheard(self, reader: Reader, *, since: datetime, now: datetime) -> Mapping[str, int]:
+        in_force = {
+            (one.department, one.connector)
+            for one in self._identities.all_certificates()
+            if one.revoked_at is None and one.not_after > now
+        }
+        return Counter(
+            key[0]
+            for key, stored in self._reports.items()
+            if stored.received_at < since
+            and key in in_force
+            and not (stored.report is not None and stored.report.ended)
+        )

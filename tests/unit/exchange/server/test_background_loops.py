@@ -95,13 +95,15 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 
 
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
-    sweep, expire, review = Task(raw(), away()), Task(raw()), Task(raw())
+    sweep, expire, review, lags, connectors = Task(raw(), away()), Task(raw()), Task(raw()), Task(raw()), Task()
     recovery: Any = SimpleNamespace(sweep=sweep)
     grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
-    logs = run(partial(background.sweep, recovery, grants), 7)
-    assert (sweep.turns, expire.turns, review.turns) == (7, 7, 1)
+    measure = [("lags", lags), ("connectors", connectors)]
+    logs = run(partial(background.sweep, recovery, grants, measure=measure), 7)
+    assert (sweep.turns, expire.turns, review.turns, lags.turns, connectors.turns) == (7, 7, 1, 7, 7)
     assert logs == [
         ("upkeep_failed", "sweep", "InternalError"),
+        ("upkeep_failed", "lags", "InternalError"),
         ("upkeep_failed", "expire", "InternalError"),
         ("upkeep_failed", "review", "InternalError"),
         ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
