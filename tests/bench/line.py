@@ -44,6 +44,7 @@ ROWS = frozenset({"line", "line_cdc", "line_memory", "line_cdc_memory", "snapsho
 _BIN = Path(sys.executable).parent
 _TRANSACTION = 1_000  # rows
 _MEMORY_LIMIT = 300  # MB
+_AHEAD = 500_000  # rows
 _WARM = 1  # pairs of the line that are not counted
 
 
@@ -59,6 +60,14 @@ class _Run:
     processors: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     early: float = 0.0
+
+
+@dataclass
+class _Drawn:
+    """How many rows the target has, and whether nobody looks any more."""
+
+    rows: int = 0
+    ended: bool = False
 
 
 def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Row]:
@@ -186,9 +195,13 @@ def _ours_by_log(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run
         _wait_for_slot(engine, f"line_{number}")
         before, own = _processors(bench, url), publishing.used() + drawing.used()
         started = time.perf_counter()
-        writing = threading.Thread(target=_write, args=(engine, changed, columns, records // _TRANSACTION))
+        drawn = _Drawn()
+        writing = threading.Thread(target=_write, args=(engine, changed, columns, records // _TRANSACTION, drawn))
         writing.start()
-        memory, early = _watch(url, table, records, publishing, drawing)
+        try:
+            memory, early = _watch(url, table, records, publishing, drawing, drawn)
+        finally:
+            drawn.ended = True
         seconds = time.perf_counter() - started
         writing.join()
         after, own = _processors(bench, url), publishing.used() + drawing.used() - own
@@ -198,8 +211,11 @@ def _ours_by_log(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run
     return _Run(rows=records, seconds=seconds, processors=used, memory=memory, early=early)
 
 
-def _write(engine: sa.Engine, table: str, columns: str, transactions: int) -> None:
+def _write(engine: sa.Engine, table: str, columns: str, transactions: int, drawn: _Drawn) -> None:
+    """Write as fast as it goes, but no further ahead of the target than the log that the database keeps."""
     for part in range(transactions):
+        while part * _TRANSACTION - drawn.rows > _AHEAD and not drawn.ended:
+            time.sleep(0.05)
         with engine.begin() as connection:
             connection.exec_driver_sql(
                 f"INSERT INTO {table} ({columns}) SELECT {columns} FROM numbered WHERE part = {part}"
@@ -305,7 +321,12 @@ def _connector(config: Path, *arguments: str) -> Iterator[_Connector]:
 
 
 def _watch(
-    url: sa.URL, table: str, records: int, publishing: _Connector, drawing: _Connector
+    url: sa.URL,
+    table: str,
+    records: int,
+    publishing: _Connector,
+    drawing: _Connector,
+    drawn: _Drawn | None = None,
 ) -> tuple[dict[str, float], float]:
     """Wait until the target has all rows; return the most memory of both, and the source's at a tenth of the rows."""
     memory, early = {"source": 0.0, "sink": 0.0}, 0.0
@@ -319,6 +340,8 @@ def _watch(
                 counted_at = time.perf_counter()
                 count = connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one()
                 pause = max(0.05, 20 * (time.perf_counter() - counted_at))  # counting may take 5 % of a core
+                if drawn is not None:
+                    drawn.rows = count
                 if not early and count >= records // 10:
                     early = memory["source"]
                 if count == records:
