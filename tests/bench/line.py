@@ -76,6 +76,11 @@ def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Ro
         by_log = {"line_cdc", "line_cdc_memory"} & {*only}
         server = stack.enter_context(postgres.logical_cluster() if by_log else postgres.cluster())
         url = stack.enter_context(postgres.fresh_database(server))
+        if "line_cdc_memory" in only:  # the target's own log counts for the slot as well
+            engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+            with engine.connect() as operator:
+                operator.exec_driver_sql("ALTER SYSTEM SET max_slot_wal_keep_size = '40GB'")
+                operator.exec_driver_sql("SELECT pg_reload_conf()")
         _tell(f"line: filling a table with {records:,} rows")
         with sa.create_engine(url).begin() as connection:
             create_table(connection, TABLE)
