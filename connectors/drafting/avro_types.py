@@ -9,13 +9,14 @@ The table says under which type a column's values are published exactly (`connec
     REAL, FLOAT(24)                  float
     DOUBLE PRECISION                 double
     DATE                             date
-    TIME                             time-micros
+    TIME                             time-micros; with a time zone string
     TIMESTAMP WITH TIME ZONE         timestamp-micros
     TIMESTAMP, DATETIME              local-timestamp-micros: the time on a clock on the wall
     UUID                             uuid
     BYTEA, BLOB, BINARY              bytes
     CHAR, VARCHAR, TEXT              string
     ENUM                             string, with its values as `codes`
+    of SQLite INTEGER and REAL       long and double, whatever their names
     everything else                  string, as the database writes it
 
 A file declares nothing. Its columns are texts, since a number may be a code whose zeros count; a column of ISO dates is
@@ -52,8 +53,13 @@ class DraftType:
 _STRING = DraftType("string")
 
 
-def type_of_column(kind: sa.types.TypeEngine[Any]) -> DraftType:
-    """Return the type for a column that a database declares as *kind*."""
+def type_of_column(kind: sa.types.TypeEngine[Any], dialect: str = "") -> DraftType:
+    """Return the type for a column that a database of a dialect declares as *kind*."""
+    if dialect == "sqlite":  # it stores every integer in 64 bits, and every other number as a double (datatype3, 2)
+        if isinstance(kind, sa.Integer):
+            return DraftType("long")
+        if isinstance(kind, sa.Float):
+            return DraftType("double")
     for declared, draft in _TABLE:
         if isinstance(kind, declared):
             return draft(kind)
@@ -98,6 +104,12 @@ def _moment(kind: Any) -> DraftType:
     )
 
 
+def _time(kind: Any) -> DraftType:
+    if kind.timezone:
+        return DraftType("string", note="a time of day with a zone is published as the text that the database writes")
+    return DraftType({"type": "long", "logicalType": "time-micros"})
+
+
 def _fixed(draft: DraftType) -> Callable[[Any], DraftType]:
     return lambda _: draft
 
@@ -113,7 +125,7 @@ _TABLE: Sequence[tuple[type[Any] | tuple[type[Any], ...], Callable[[Any], DraftT
     (sa.Numeric, _numeric),
     (sa.Date, _fixed(DraftType({"type": "int", "logicalType": "date"}))),
     (sa.DateTime, _moment),
-    (sa.Time, _fixed(DraftType({"type": "long", "logicalType": "time-micros"}))),
+    (sa.Time, _time),
     (sa.Uuid, _fixed(DraftType({"type": "string", "logicalType": "uuid"}))),
     (sa.Enum, lambda kind: DraftType("string", codes=tuple(map(str, kind.enums)))),
     (_BYTES, _fixed(DraftType("bytes"))),

@@ -50,6 +50,7 @@ def draft(
             source.close()
             ledger.close()
     declared: Mapping[str, sa.Column[Any]] = portion.declared if isinstance(portion, TablePortion) else {}
+    dialect = portion.engine.dialect.name if isinstance(portion, TablePortion) else ""
     excluded = {name for name, each in section.columns.items() if each.exclude}
     columns = []
     for name in portion.columns:
@@ -61,7 +62,7 @@ def draft(
         columns.append(
             ColumnDraft(
                 name=name,
-                type=type_of_texts(texts) if column is None else type_of_column(column.type),
+                type=type_of_texts(texts) if column is None else type_of_column(column.type, dialect),
                 nullable=column is None or bool(column.nullable),
                 proposal=guess(name, texts),
             )

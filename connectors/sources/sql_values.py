@@ -65,6 +65,8 @@ def text_of(column: ColumnElement[Any], dialect: str) -> TextOf:
     kind = column.type
     if dialect in ("mysql", "mariadb") and isinstance(kind, sa.FLOAT):
         return _single_text
+    if dialect == "sqlite" and isinstance(kind, sa.LargeBinary):
+        return _blob_text
     if dialect == "sqlite" and isinstance(kind, sa.Boolean):
         return _truth_text
     if dialect == "sqlite" and isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float):
@@ -111,6 +113,11 @@ def _clock_text(value: timedelta) -> str:
 
 def _single_text(value: Any) -> str | None:
     return str(np.float32(value)) if isinstance(value, float) else as_text(value)
+
+
+def _blob_text(value: Any) -> str | None:
+    """Return a value of a BLOB column, where SQLite may have stored a text: its bytes."""
+    return as_text(value.encode()) if isinstance(value, str) else as_text(value)
 
 
 def _truth_text(value: Any) -> str | None:

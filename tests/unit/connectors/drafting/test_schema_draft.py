@@ -44,6 +44,7 @@ def logical(base: str, name: str, **rest: int) -> dict[str, Any]:
         (postgresql.DOUBLE_PRECISION(), "double"),
         (sa.Date(), logical("int", "date")),
         (sa.Time(), logical("long", "time-micros")),
+        (postgresql.TIME(timezone=True), "string"),
         (sa.DateTime(), logical("long", "local-timestamp-micros")),
         (postgresql.TIMESTAMP(timezone=True), logical("long", "timestamp-micros")),
         (postgresql.UUID(), logical("string", "uuid")),
