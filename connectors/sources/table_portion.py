@@ -21,6 +21,7 @@ from sqlalchemy.sql.elements import ColumnElement, KeyedColumnElement
 
 from connectors.port import Reject, RejectCode, Replaces, RowChunk
 from connectors.sources.cursor_values import decode_value, encode_value
+from connectors.sources.mysql_rights import granting_statement
 from connectors.sources.postgres.copy_page import copies, copy_page
 from connectors.sources.postgres.json_rows import JsonColumns
 from connectors.sources.sql_values import RAW_DIALECTS, Undecodable, as_text, select_exactly, text_of
@@ -315,6 +316,10 @@ def translate_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _UNAVAILABLE_ERRORS as error:
+        if statement := granting_statement(error.orig, name):
+            raise RefusedError(
+                Reason.SOURCE_UNAVAILABLE, f"this user may not read {name}; its owner executes: {statement}"
+            ) from error
         raise UnavailableError(
             Reason.SOURCE_UNAVAILABLE,
             f"the database of {name} does not answer ({type(error.orig).__name__}); is it there, and is the password "

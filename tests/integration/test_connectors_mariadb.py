@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from connectors.port import DecodedRelease, RejectCode
 from connectors.sinks.sql import SqlSink
 from connectors.sources.sql_table import SqlSource
+from schemas.errors import RefusedError
 from tests.kit.twins.pool_twin import Record
 from tests.kit.world import mariadb
 from tests.kit.world.department import Department, only
@@ -228,3 +229,21 @@ def test_views_and_queries_are_read_by_the_key_that_their_owner_names(department
     query = "SELECT id, f, c, st FROM v WHERE c LIKE '%:x' AND id > 5"
     run = publish(department, url, "", query=query, key=("id",), page=300)
     assert (run.read, run.unchanged, run.voided) == (1995, 1995, 5)
+
+
+def test_a_missing_right_is_refused_with_the_statement_that_gives_it(department: Department) -> None:
+    """The driver reports it as it reports a server that is away: the connector would try again for ever."""
+    with mariadb.server(rights=True) as root, mariadb.fresh_database(root) as url:
+        execute(url, "CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)", "CREATE USER reader@localhost")
+        reader = url.set(username="reader")
+        execute(url, "CREATE TABLE u (id INT PRIMARY KEY)", f"GRANT SELECT ON {url.database}.u TO reader@localhost")
+        with pytest.raises(RefusedError) as refused:
+            publish(department, reader)
+        statement = refused.value.message.partition("its owner executes: ")[2]
+        assert statement == f"GRANT SELECT ON `{url.database}`.`t` TO 'reader'@'localhost';"
+        execute(url, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM reader@localhost")
+        with pytest.raises(RefusedError) as refused:
+            publish(department, reader)
+        assert refused.value.message.endswith(statement)
+        execute(url, statement)
+        assert publish(department, reader).published == 1

@@ -17,15 +17,23 @@ import sqlalchemy as sa
 
 from tests.kit.patience import PATIENCE
 
+_SCRIPTS = Path("/usr/share/mysql")
+
 __all__ = ["fresh_database", "server"]
 
 
 @contextmanager
-def server() -> Iterator[sa.URL]:
-    """Start a server on a socket of a scratch folder, for this user alone; stop and remove it at the end."""
+def server(*, rights: bool = False) -> Iterator[sa.URL]:
+    """Start a server on a socket of a scratch folder, for this user alone; stop and remove it at the end.
+
+    Args:
+        rights: it has users and their rights; without, everybody may do everything.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pool-test-maria-"))
     data, listener = folder / "data", folder / "s"
     data.mkdir()
+    if rights:
+        _make_users(data)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -34,7 +42,7 @@ def server() -> Iterator[sa.URL]:
                 f"--datadir={data}",
                 f"--socket={listener}",
                 "--skip-networking",
-                "--skip-grant-tables",
+                *([] if rights else ["--skip-grant-tables"]),
                 "--user=root",
                 "--innodb-flush-log-at-trx-commit=0",
                 "--innodb-buffer-pool-size=32M",
@@ -65,6 +73,15 @@ def fresh_database(server_: sa.URL) -> Iterator[sa.URL]:
         with admin.connect() as connection:
             connection.execute(sa.text(f"DROP DATABASE {name}"))
         admin.dispose()
+
+
+def _make_users(data: Path) -> None:
+    """Make the tables of users and rights, as `mariadb-install-db` does: root without a password."""
+    scripts = [_SCRIPTS / f"mysql_system_tables{suffix}.sql" for suffix in ("", "_data")]
+    statements = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;"]
+    program = "\n".join([*statements, *(script.read_text() for script in scripts)])
+    command = ["mariadbd", "--no-defaults", "--bootstrap", f"--datadir={data}", "--user=root"]
+    subprocess.run(command, input=program, text=True, check=True, capture_output=True)
 
 
 def _wait(url: sa.URL, process: subprocess.Popen[bytes], log: Path) -> None:
