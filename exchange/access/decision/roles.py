@@ -212,7 +212,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.RULES_REJECT: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
-        **{action: _entry_rights(action) for action in _ON_ENTRIES},
+        **{action: _entry_rights(action) for action in sorted(_ON_ENTRIES)},
     }
 )
 """Who may act, and on whose behalf. An action or a role that is not here is refused."""
