@@ -4,9 +4,12 @@ A department that is merged or deactivated (撤销) does not act any more. Withi
 certificates are revoked and its invitations and open proposals lose their effect; then every grant in which it is a
 party is terminated, each with an entry of its own. Repeated after a crash, the call ends what is left.
 
-A merger names the successor and moves nothing: who has taken over the duties requests its own grants, and catalogues
-the resources as its own. So a department that still provides resources is refused: they are archived first, which
-their consumers notice.
+The departments under it go under its successor, else under the one above it, in the same transaction, so that none is
+under one that has ended. An abolished department leaves no contractor behind.
+
+A merger names the successor and moves nothing else: who has taken over the duties requests its own grants, and
+catalogues the resources as its own. So a department that still provides resources is refused: they are archived first,
+which their consumers notice.
 """
 
 import time
@@ -282,6 +285,7 @@ class DepartmentService:
                     current = self._departments.abolish(work, department, version=current.version)
                 else:
                     current = self._departments.merge(work, department, into=into, version=current.version)
+                moved = [one.id for one in self._departments.move_inferiors(work, department)]
                 now = self._now()
                 accounts = [
                     self._users.revoke(work, one.name, now).name
@@ -289,7 +293,7 @@ class DepartmentService:
                     if one.department == department and one.revoked_at is None
                 ]
                 serials = self._enrolment.revoke(work, department=department, at=now, by=actor.id, because=reason)
-                act.note(accounts=list(accounts), certificates=list(serials))
+                act.note(accounts=list(accounts), certificates=list(serials), inferiors=list(moved))
             self._sleep(RELEASE_WINDOW)  # what a gateway was about to send to it has left by now, or never will
         self._end_grants(actor, call, department, reason)
         return current

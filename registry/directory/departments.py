@@ -17,7 +17,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.hierarchy import check_hierarchy
 from registry.directory.model import Department, DepartmentKind, DepartmentStatus, GovernmentLevel, Zone
 from registry.directory.store import DepartmentStore
-from schemas.errors import InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["Departments"]
 
@@ -163,6 +163,7 @@ class Departments:
                 is the department itself.
             ConflictError: VERSION_CONFLICT.
         """
+        self._store.lock_hierarchy(work)
         successor = self.get(work, into)
         if successor.id == department_id or successor.status is not DepartmentStatus.ACTIVE:
             raise InvalidError(
@@ -178,10 +179,46 @@ class Departments:
             InvalidError: DEPARTMENT_UNKNOWN.
             ConflictError: VERSION_CONFLICT.
         """
+        self._store.lock_hierarchy(work)
         abolished = replace(
             self.get(work, department_id), status=DepartmentStatus.ABOLISHED, successor=None, version=version
         )
         return self._save_next(work, abolished)
+
+    def move_inferiors(self, work: UnitOfWork, department_id: str) -> list[Department]:
+        """Move the active departments under one that has just ended: under its successor, else under the one above it.
+
+        The successor itself, where it was under it, goes under the one above.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, one of them may not stand there (`check_hierarchy`).
+            ConflictError: TRANSITION_NOT_ALLOWED, it leaves a contractor, and no successor that commissions it.
+        """
+        ended = self.get(work, department_id)
+        moved = []
+        for below in self.all(work):
+            if below.parent != department_id or below.status is not DepartmentStatus.ACTIVE:
+                continue
+            if below.is_contractor and ended.successor is None:
+                raise ConflictError(
+                    Reason.TRANSITION_NOT_ALLOWED,
+                    f"the department commissioned the contractor {below.short_name} ({below.id}); deactivate that one "
+                    "first, or place it under another department",
+                )
+            above = ended.parent if ended.successor in {None, below.id} else ended.successor
+            moved.append(
+                self.place(
+                    work,
+                    below.id,
+                    parent=above,
+                    kinds=below.kinds,
+                    level=below.level,
+                    division_code=below.division_code,
+                    contract_ends=below.contract_ends,
+                    version=below.version,
+                )
+            )
+        return moved
 
     def get(self, reader: Reader, department_id: str) -> Department:
         """Return the current version.

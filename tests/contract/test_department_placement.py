@@ -7,10 +7,19 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
+from exchange.demo.people import credit_codes
 from registry.database.unit_of_work import PostgresDatabase
 from registry.directory.departments import Departments
 from registry.directory.hierarchy import superiors
-from registry.directory.model import CatalogueEntry, Department, DepartmentKind, GovernmentLevel, ShareType, Zone
+from registry.directory.model import (
+    CatalogueEntry,
+    Department,
+    DepartmentKind,
+    DepartmentStatus,
+    GovernmentLevel,
+    ShareType,
+    Zone,
+)
 from registry.postgres import tables
 from registry.postgres.directory import PostgresDepartments
 from schemas.access import Level
@@ -70,6 +79,32 @@ def test_a_draft_is_in_its_provider_s_zone(stores: Stores) -> None:
     )
     assert catalogue.create(entry).zone is Zone.INNER
     assert catalogue.get(TOPIC).zone is Zone.INNER
+
+
+def test_departments_under_one_that_ends_go_under_its_successor_or_the_one_above(stores: Stores) -> None:
+    departments = directory(stores)[0]
+    above, middle = two(departments)
+    kinds = (DepartmentKind.PROVIDER,)
+    codes = (code for code in credit_codes() if code not in {USCC, OTHER_USCC})
+
+    def under(parent: Department, **changes: object) -> Department:
+        made = departments.register(uscc=next(codes), name="某局", short_name="某局", **CITY)  # type: ignore[arg-type, call-arg]
+        facts = {"kinds": kinds, "contract_ends": None, "version": 1, **CITY, **changes}
+        return departments.place(made.id, parent=parent.id, **facts)  # type: ignore[no-any-return]
+
+    middle = departments.place(middle.id, parent=above.id, kinds=kinds, contract_ends=None, version=1, **CITY)
+    successor, other = under(middle), under(middle)
+    merged = departments.merge(middle.id, into=successor.id, version=middle.version)
+    assert {one.id for one in departments.move_inferiors(merged.id)} == {successor.id, other.id}
+    assert departments.get(successor.id).parent == above.id
+    assert departments.get(other.id).parent == successor.id
+    firm = under(successor, kinds=(DepartmentKind.CONTRACTOR,), contract_ends=AT)
+    abolished = departments.abolish(successor.id, version=departments.get(successor.id).version)
+    refused(Reason.TRANSITION_NOT_ALLOWED, lambda: departments.move_inferiors(abolished.id))
+    departments.abolish(firm.id, version=firm.version)
+    assert [one.id for one in departments.move_inferiors(abolished.id)] == [other.id]
+    active = {one.id for one in departments.all() if one.status is DepartmentStatus.ACTIVE}
+    assert all(departments.get(one).parent in {None, *active} for one in active)
 
 
 def test_the_end_of_a_contract_is_stored_as_it_is(stores: Stores) -> None:

@@ -66,6 +66,24 @@ def test_a_tree_of_departments_and_their_common_superior(world: World) -> None:
     assert any(one["entry"].get("data", {}).get("parent") == city.id for one in found)
 
 
+def test_no_department_is_left_under_one_that_has_ended(world: World) -> None:
+    old, successor, below, firm = (world.department(name) for name in ("旧局", "新局", "下属", "某公司"))
+    reason = {"reason": "by decision of the city"}
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    world.root.post(f"/departments/{below.id}/placement", {"parent": old.id})
+    contractor = {"parent": old.id, "kinds": ["contractor"], "contract_ends": ends}
+    world.root.post(f"/departments/{firm.id}/placement", contractor)
+    assert refused(lambda: world.root.post(f"/departments/{old.id}/deactivation", reason)) is (
+        Reason.TRANSITION_NOT_ALLOWED
+    )
+    assert world.root.get(f"/departments/{old.id}")["status"] == "active", "all or nothing"
+    world.root.post(f"/departments/{old.id}/merger", {"into": successor.id, **reason})
+    assert {*world.root.get(f"/departments/{successor.id}")["inferiors"]} == {below.id, firm.id}
+    every = {one["id"]: one for one in world.root.list("/departments")}
+    above = [every[one["parent"]] for one in every.values() if one["status"] == "active" and one["parent"]]
+    assert {one["status"] for one in above} == {"active"}
+
+
 def test_officers_are_accounts_of_the_department_with_the_role_and_two_persons(world: World) -> None:
     office, other = world.department("财政局"), world.department("税务局")
     path = f"/departments/{office.id}/officers"
