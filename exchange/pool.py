@@ -17,6 +17,7 @@ accounts                  accounts, invitations            exchange/control/acco
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
 zones                     network zones                     exchange/control/zones.py
+duties                    duty lists of departments        exchange/control/duties.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -48,6 +49,7 @@ from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
+from exchange.control.duties import DutyService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.permissions import GrantPermissions
@@ -115,6 +117,7 @@ class Pool:
     catalogue_search: CatalogueSearch
     departments: DepartmentService
     zones: ZoneService
+    duties: DutyService
     accounts: AccountService
     connectors: ConnectorService
     last_use: LastUse

@@ -106,6 +106,8 @@ class Action(StrEnum):
     PROPOSAL_CONFIRM = "identity:proposal:confirm"
     PROPOSAL_REFUSE = "identity:proposal:refuse"
     CONNECTOR_READ = "identity:connector:read"
+    DUTY_CHANGE = "registry:duty:change"
+    DUTY_READ = "registry:duty:read"
     CATALOGUE_DRAFT = "registry:catalogue:draft"
     CATALOGUE_PUBLISH = "registry:catalogue:publish"
     CATALOGUE_ARCHIVE = "registry:catalogue:archive"
@@ -308,6 +310,7 @@ class Grant:
         filter_discloses: fields that are masked or absent, and that the filter tells all the same (披露).
         disclosure_reason: why, in words; empty where there are none.
         purpose: id of the purpose catalogue (使用目的).
+        duty: code of the item of the consumer's duty list (权责清单) to which the purpose belongs; empty = it had none.
         legal_basis: law and article (使用依据), in words.
         case_rule, case: see CaseRule; `case` is the standing number, empty otherwise.
         not_before, expires: validity [not_before, expires), aware times.
@@ -362,6 +365,7 @@ class Grant:
     suspend_after: datetime | None = None
     source_zone: str = ""
     zone_reason: str = ""
+    duty: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,6 +272,7 @@ class RequestBody(Body):
     filter_discloses: list[str] = []
     disclosure_reason: str = Field("", max_length=1000, description="why the filter tells what the view hides")
     purpose: str
+    duty: str = Field("", max_length=64, description="code of the item of your department's duty list")
     legal_basis: str
     case_rule: CaseRule = CaseRule.STANDING
     case: str = ""
@@ -304,6 +305,7 @@ class RequestBody(Body):
             filter_discloses=tuple(self.filter_discloses),
             disclosure_reason=self.disclosure_reason,
             purpose=self.purpose,
+            duty=self.duty,
             legal_basis=self.legal_basis,
             case_rule=self.case_rule,
             case=self.case,

@@ -24,7 +24,7 @@ import typer
 
 from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
 from exchange.cli.catalogue import elements, entries, export, inventory, search
-from exchange.cli.directory import departments, zones
+from exchange.cli.directory import departments, duties, zones
 from exchange.cli.output import CommandGroup, fail
 from exchange.cli.rules import calendar as working_days
 from exchange.cli.rules import profiles
@@ -44,6 +44,7 @@ app = typer.Typer(
 run.add_to(app)
 departments.add_to(app)
 zones.add_to(app)
+duties.add_to(app)
 control.add_to(app)
 entries.add_to(app)
 inventory.add_to_group()

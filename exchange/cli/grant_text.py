@@ -58,6 +58,8 @@ def describe_grant(
         told = ", ".join(_named(field, labels) for field in document["filter_discloses"])
         yield from _row("rows tell", f"{told}, which the fields hide; reason: {document.get('disclosure_reason', '')}")
     yield from _row("purpose", f"{purposes.get(document['purpose'], '')} ({document['purpose']})".strip())
+    if document.get("duty"):
+        yield from _row("duty", document["duty"])
     yield from _row("legal basis", document["legal_basis"])
     yield from _row("case", _CASES.get(document["case_rule"], "{case}").format(case=document["case"] or "none"))
     yield from _row("history", _HISTORY.get(document["history"], document["history"]))

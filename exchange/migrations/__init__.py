@@ -17,6 +17,7 @@ from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
 from exchange.deadlines import tables as deadlines
+from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
 from exchange.identity import postgres_proposals as identity
 from registry.database.errors import unavailable
@@ -30,6 +31,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     audit.metadata,
     broker.metadata,
     deadlines.metadata,
+    duties.metadata,
     erasure.metadata,
     identity.metadata,
     registry.metadata,

@@ -53,6 +53,7 @@ from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
+from exchange.control.duties import DutyService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.permissions import GrantPermissions
@@ -65,6 +66,7 @@ from exchange.control.rules import RuleService
 from exchange.control.zones import ZoneService
 from exchange.deadlines.postgres_changes import PostgresRuleChanges
 from exchange.deadlines.stored_rules import StoredRules
+from exchange.duties.postgres import PostgresDuties
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
@@ -225,6 +227,7 @@ class App:
             access=authorization.access,
             attributes=authorization.attributes,
             views=records.views,
+            duties=authorization.duties,
             window=RELEASE_WINDOW,
             unmasked_for=timedelta(days=config.grants.unmasked_days),
             quotas=config.quotas,
@@ -236,6 +239,7 @@ class App:
             access=authorization.access,
             attributes=authorization.attributes,
             masks=records.views,
+            duties=authorization.duties,
         )
         services = RegistryServices(registry.departments, registry.catalogue, registry.subjects)
         administration = Administration(
@@ -298,6 +302,15 @@ class App:
                 users=identity.users,
                 grants=grants,
                 grant_reads=grant_reads,
+                now=utc_now,
+            ),
+            duties=DutyService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                duties=authorization.duties,
+                departments=registry.departments,
+                access=authorization.access,
                 now=utc_now,
             ),
             zones=ZoneService(
@@ -684,6 +697,7 @@ def _open_identity(
 @dataclass(frozen=True, slots=True)
 class _Authorization:
     access: PostgresAccessStore
+    duties: PostgresDuties
     groups: PostgresGroupStore
     attributes: AttributeProvider
 
@@ -707,7 +721,7 @@ def _open_authorization(
         now=_database_clock,
         database=database,
     )
-    return _Authorization(access, PostgresGroupStore(mac), attributes)
+    return _Authorization(access, PostgresDuties(tags), PostgresGroupStore(mac), attributes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ LISTS = {
     "deadline_rule_change": ("/rule-changes", "id", "id", "content = replace(content, 'false', 'true')"),
     "access_grant": ("/grants", "id", "id", "text = replace(text, 'STANDING-1', 'STANDING-2')"),
     "access_purpose": ("/purposes", "id", "id", "zh = '随意'"),
+    "duty_item": ("/duties", "id", "department || ':' || code", "purposes = '[]'"),
     "erasure_request": ("/erasures", "id", "id", "reason = 'x'"),
     "identity_account": ("/users", "name", "name", "created_by = 'x'"),
     "identity_certificate": ("/certificates", "serial", "serial", "not_after = not_after + interval '1 year'"),
@@ -80,6 +81,9 @@ class Pool:
             world.root.post(f"/calendar/{year}", {"content": f"date,is_workday,notice\n{days}"})
         self.grants = [self.consumer.request(TOPIC, ["id_number"]) for _ in range(3)]
         self.provider.approve(self.grants[0])
+        for code in ("PS-1", "PS-2"):
+            duty = {"name": "户籍管理", "legal_basis": "户口登记条例 第三条", "purposes": ["eligibility"]}
+            world.root.post("/duties", {"department": self.provider.id, "code": code, **duty})
         self.engine = sa.create_engine((world.data / "database-url").read_text().strip())
 
     def do(self, statement: str, **values: object) -> None:

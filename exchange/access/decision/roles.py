@@ -129,6 +129,9 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SECURITY_OFFICER: Scope.OWN,
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
         },
+        # A department asks within its duty list, so it does not write it.
+        _A.DUTY_CHANGE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.DUTY_READ: _EVERYONE,
         _A.CATALOGUE_DRAFT: {_R.CATALOGUE_EDITOR: Scope.OWN},
         _A.CATALOGUE_PUBLISH: {_R.DATA_AUTHORITY: Scope.ANY},  # State Council decree 809, Art. 12 and 16
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
@@ -225,6 +228,7 @@ _READS = frozenset(
         _A.DEPARTMENT_READ,
         _A.CATALOGUE_READ,
         _A.ELEMENT_READ,
+        _A.DUTY_READ,
         _A.SCHEMA_READ,
         _A.SCHEMA_READ_BY_ID,
         _A.GRANT_READ,
@@ -268,6 +272,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.ELEMENT_DEFINE,
             _A.ELEMENT_LEAD,
             _A.CATALOGUE_ZONE,
+            _A.DUTY_CHANGE,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -292,6 +297,7 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.CATALOGUE_RETAIN,
     _A.ELEMENT_LEAD,
     _A.CATALOGUE_ZONE,
+    _A.DUTY_CHANGE,
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,

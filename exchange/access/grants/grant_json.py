@@ -34,7 +34,7 @@ _MEMBERS = frozenset(
 _LATER = frozenset(
     {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
-        "suspend_after", "source_zone", "zone_reason",
+        "suspend_after", "source_zone", "zone_reason", "duty",
     }
 )  # fmt: skip
 
@@ -87,6 +87,7 @@ def _later(grant: Grant) -> dict[str, Json]:
         "suspend_after": None if grant.suspend_after is None else _time_to_text(grant.suspend_after),
         "source_zone": grant.source_zone,
         "zone_reason": grant.zone_reason,
+        "duty": grant.duty,
     }
 
 
@@ -164,6 +165,7 @@ def from_json(value: Json) -> Grant:
             suspend_after=_time_from_text(_member(value, "suspend_after", str)) if "suspend_after" in value else None,
             source_zone=_member({"source_zone": "", **value}, "source_zone", str),
             zone_reason=_member({"zone_reason": "", **value}, "zone_reason", str),
+            duty=_member({"duty": "", **value}, "duty", str),
         )
     except (KeyError, ValueError) as error:
         raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error

@@ -17,6 +17,7 @@ from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.review import GrantReview, Review, SchemaMaskSource
 from exchange.deadlines.clock import DueState
+from exchange.duties.store import DutyStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, UnitOfWork
@@ -40,6 +41,7 @@ class GrantReads:
         access: the grants.
         attributes: of actors and resources.
         masks: how schemas mask fields.
+        duties: the duty lists.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class GrantReads:
         access: AccessStore,
         attributes: AttributeProvider,
         masks: SchemaMaskSource,
+        duties: DutyStore,
     ) -> None:
         self._database = database
         self._enforcer = enforcer
         self._access = access
         self._attributes = attributes
-        self._review = GrantReview(access, masks, attributes)
+        self._review = GrantReview(access, masks, attributes, duties)
 
     def show(self, actor: Actor, call: RequestContext, grant_id: str) -> Review:
         """Return a grant, and in words what an approver must know of it.

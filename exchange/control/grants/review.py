@@ -16,9 +16,11 @@ from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
+from exchange.control.grants.duty import describe_duty
 from exchange.deadlines.clock import Due, DueState
 from exchange.deadlines.in_force import RulesInForce
 from exchange.deadlines.profile import RuleId
+from exchange.duties.store import DutyStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
@@ -122,9 +124,17 @@ class GrantReview:
         access: the grants.
         schemas: how schemas mask fields.
         attributes: for the levels of fields.
+        duties: for the duty of a request, in words; without them, none are said.
     """
 
-    def __init__(self, access: AccessStore, schemas: SchemaMaskSource, attributes: AttributeProvider) -> None:
+    def __init__(
+        self,
+        access: AccessStore,
+        schemas: SchemaMaskSource,
+        attributes: AttributeProvider,
+        duties: DutyStore | None = None,
+    ) -> None:
+        self._duties = duties
         self._access = access
         self._schemas = schemas
         self._attributes = attributes
@@ -159,7 +169,8 @@ class GrantReview:
         """
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
-        words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
+        duty = [] if self._duties is None else describe_duty(reader, self._duties, grant)
+        words = duty + _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
         profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
         review = _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
         review = replace(review, flow=_flow(grant, profiles))

@@ -40,9 +40,11 @@ from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.grants.duty import decide_duty
 from exchange.control.grants.reads import read_grant
 from exchange.control.grants.review import GrantReview, SchemaMaskSource, decision_data
 from exchange.control.quotas import Quotas, check_quota
+from exchange.duties.store import DutyStore
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
@@ -89,6 +91,7 @@ class GrantService:
         access: AccessStore,
         attributes: AttributeProvider,
         views: ViewSchemas,
+        duties: DutyStore,
         window: float,
         unmasked_for: timedelta = timedelta(days=30),
         quotas: Quotas | None = None,
@@ -101,6 +104,7 @@ class GrantService:
         self._access = access
         self._attributes = attributes
         self._views = views
+        self._duties = duties
         self._review = GrantReview(access, views, attributes)
         self._unmasked_for = unmasked_for
         self._quotas = quotas or Quotas()
@@ -115,7 +119,8 @@ class GrantService:
 
         Raises:
             RefusedError: the actor may not ask for this; ZONE_MISMATCH, it is in another zone and does not say so;
-                CONTRACTOR_PLAINTEXT; DEPARTMENT_KIND, it is no consumer.
+                CONTRACTOR_PLAINTEXT; DEPARTMENT_KIND, it is no consumer;
+                OUTSIDE_DUTY, its department has a duty list without it.
             InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
             ConflictError: DEPARTMENT_QUOTA, too many of its requests wait, or it has too many grants.
         """
@@ -141,6 +146,9 @@ class GrantService:
             zone=resource.zone if asking is None else asking.zone,
         )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
+        if decision:
+            with self._database.read() as reader:
+                decision = decide_duty(reader, self._duties, draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             self._check_quotas(work, draft.consumer)
             if asking is not None and not asking.asks:
@@ -166,6 +174,8 @@ class GrantService:
             act.grant = reference_to(grant)
             if grant.unmasked or grant.filter_discloses:
                 act.note(unmasked=list(grant.unmasked), filter_discloses=list(grant.filter_discloses))
+            if grant.duty:
+                act.note(duty=grant.duty)
         return grant
 
     def _check_quotas(self, work: UnitOfWork, consumer: str) -> None:

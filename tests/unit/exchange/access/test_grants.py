@@ -333,7 +333,7 @@ def test_every_field_of_a_grant_is_in_its_hash() -> None:
     grant = a_grant()
     later = {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
-        "suspend_after", "source_zone", "zone_reason",
+        "suspend_after", "source_zone", "zone_reason", "duty",
     }  # fmt: skip
     assert set(to_json(grant)) == {"form"} | {field.name for field in fields(Grant)} - later
     changed: dict[str, Any] = {"topic": replace(grant.topic, major=2), "ceiling": Level.G1, "row_filter": None}

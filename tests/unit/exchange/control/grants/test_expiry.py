@@ -16,6 +16,7 @@ from exchange.access.grants.memory import MemoryAccessStore
 from exchange.access.grants.row_mac import RowMac
 from exchange.authorization.enforcement import Enforcer
 from exchange.control.grants.service import GrantService
+from exchange.duties.store import MemoryDuties
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Grant, GrantState
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
@@ -56,6 +57,7 @@ class Timed:
             access=self.store,
             attributes=attributes,
             views=views,
+            duties=MemoryDuties(),
             window=5.0,
             clock=lambda: self.now,
             sleep=self.slept.append,
