@@ -22,6 +22,9 @@ from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
 from registry.directory.model import CatalogueEntry, KeptHistory, ShareType, Zone
+from exchange.requests.model import Ground
+from exchange.requests.refusals import Refusal
+from registry.directory.model import CatalogueEntry, KeptHistory, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
@@ -249,6 +252,17 @@ class ReasonBody(Body):
     """A reason, as text; it is written into the audit log."""
 
     reason: str = ""
+
+
+class EventBody(ReasonBody):
+    """Why something happens to a grant. To reject a request, law and article and a ground are due as well."""
+
+    clause: str = Field("", max_length=500, description="law and article that are cited; mandatory to reject")
+    ground: Ground | None = Field(None, description="of a rejection, mandatory then")
+
+    def to_refusal(self) -> Refusal:
+        """Return what a rejection says beside its reason."""
+        return Refusal(clause=self.clause, ground=self.ground)
 
 
 class ErasureBody(Body):

@@ -9,7 +9,7 @@ from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
 from exchange.api.bodies import (
-    ReasonBody,
+    EventBody,
     RequestBody,
     grant_json,
     review_json,
@@ -176,6 +176,7 @@ def approve(who: Caller, grant_id: str) -> Document:
 
 
 @router.post("/grants/{grant_id}/{event}", tags=["grants"])
-def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
+def change(who: Caller, grant_id: str, event: Event, body: EventBody) -> Document:
     """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
-    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason))
+    refusal = body.to_refusal()
+    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason, refusal=refusal))

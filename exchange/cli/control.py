@@ -220,7 +220,19 @@ def _event(event: str, text: str) -> Any:
     return command
 
 
-grant.command("reject")(_event("reject", "Reject a request."))
+@grant.command("reject")
+def grant_reject(
+    context: typer.Context,
+    grant_id: str,
+    clause: Annotated[str, typer.Option(help="law and article that forbid to share, in words")] = "",
+    ground: Annotated[str, typer.Option(help="out_of_duty, incomplete_scope, conditions_not_met or not_shared")] = "",
+    reason: ReasonOption = "",
+) -> None:
+    """Reject a request, which takes a reason and a clause: to share is the rule."""
+    body = {"reason": reason, "clause": clause, "ground": ground or None}
+    print_line(f"{grant_id}: {client(context).post(f'/grants/{grant_id}/reject', body)['state']}")
+
+
 grant.command("suspend")(_event("suspend", "Suspend a grant; once this has returned, nothing is released under it."))
 grant.command("resume")(_event("rectified", "Resume a suspended grant."))
 grant.command("terminate")(_event("terminate", "Terminate a suspended grant, permanently."))

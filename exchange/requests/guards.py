@@ -20,6 +20,7 @@ from exchange.requests.model import (
     missing_elements,
     required_offices,
 )
+from exchange.requests.refusals import check_clause, check_ground
 from exchange.requests.rules import Clock, Guard, RequestRule
 from registry.directory.model import ShareType
 from schemas.access import Actor
@@ -29,8 +30,6 @@ __all__ = ["GUARDS", "MOST_DISPUTES", "Act", "Duties", "Terms", "due_at_of"]
 
 MOST_DISPUTES: Final = 2
 """How often a refusal goes up: to the data authority, then to the government above it (decree 809, Art. 28)."""
-
-_UNCONDITIONAL_GROUNDS = frozenset({Ground.OUT_OF_DUTY, Ground.INCOMPLETE_SCOPE})
 
 
 class Duties(Protocol):
@@ -209,24 +208,19 @@ def _own_signature(request: ShareRequest, act: Act, terms: Terms, rule: RequestR
 
 def _clause_cited(request: ShareRequest, act: Act, terms: Terms, rule: RequestRule) -> PoolError | None:
     del request, terms, rule
-    if act.clause.strip() and act.reason.strip():
-        return None
-    return InvalidError(
-        Reason.CLAUSE_MISSING,
-        "got a refusal without reason and clause; to share is the rule: expected why, in words, and the law and "
-        "article that forbids it",
-    )
+    try:
+        check_clause(reason=act.reason, clause=act.clause)
+    except PoolError as error:
+        return error
+    return None
 
 
 def _ground_of_type(request: ShareRequest, act: Act, terms: Terms, rule: RequestRule) -> PoolError | None:
     del terms, rule
-    if act.ground is None:
-        return _invalid(f"got a refusal without a ground; expected one of {', '.join(Ground)}")
-    if request.share_type is ShareType.UNCONDITIONAL and act.ground not in _UNCONDITIONAL_GROUNDS:
-        expected = " or ".join(sorted(_UNCONDITIONAL_GROUNDS))
-        return _invalid(
-            f"got the ground {act.ground} for a resource that is shared without conditions; expected {expected}"
-        )
+    try:
+        check_ground(act.ground, unconditional=request.share_type is ShareType.UNCONDITIONAL)
+    except PoolError as error:
+        return error
     return None
 
 

@@ -228,7 +228,8 @@ def test_a_damaged_request_is_listed_and_can_be_rejected(pool: Pool) -> None:
     pool.do("UPDATE access_grant SET seal = hash WHERE id = :id", id=grant)
     assert {"id": grant, "status": "damaged"} in pool.head.list("/grants", {"state": "submitted"})
     assert refused(lambda: pool.head.post(f"/grants/{grant}/approval")) is Reason.GRANT_FORGED
-    assert pool.head.post(f"/grants/{grant}/reject", {"reason": "无法核实"})["state"] == "rejected"
+    refusal = {"reason": "无法核实", "clause": "政务数据共享条例 第二十一条", "ground": "conditions_not_met"}
+    assert pool.head.post(f"/grants/{grant}/reject", refusal)["state"] == "rejected"
 
 
 def test_a_grant_that_the_pool_never_wrote_is_named_and_gives_nothing(pool: Pool) -> None:

@@ -1,7 +1,8 @@
-"""An approval is one act: whatever fails in it, nothing of it stays, and approving again finishes it."""
+"""An approval is one act, all of it or nothing; a refusal cites a clause."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import sqlalchemy as sa
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.roles import FORBIDDEN, Scope, rights_of
 from exchange.authorization.request_context import RequestContext
+from exchange.requests.model import Ground
+from exchange.requests.refusals import Refusal
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
-from schemas.errors import InvalidError, RefusedError, UnavailableError
+from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 from tests.kit.cases.accounts import known
 from tests.kit.cases.grants import POPULATION, a_connector, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
@@ -23,6 +26,7 @@ from tests.kit.cases.registry import OTHER_USCC, USCC
 pytestmark = pytest.mark.postgres
 
 CALL = RequestContext(trace="0" * 32, client="test")
+REFUSAL = Refusal(clause="政务数据共享条例 第二十一条", ground=Ground.OUT_OF_DUTY)
 AUTHORITY = a_person(Role.DATA_AUTHORITY, name="authority")
 
 
@@ -140,8 +144,43 @@ def test_an_approval_that_became_impossible_leaves_the_request_to_be_rejected(
     with pytest.raises(InvalidError, match="full_name"):
         app.pool.grants.approve(head, CALL, grant.id)
     assert state(app, grant.id) == "submitted"
-    rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone")
+    rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone", refusal=REFUSAL)
     assert rejected.state is GrantState.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal", "expected"),
+    [
+        ("out of duty", None, Reason.CLAUSE_MISSING),
+        ("out of duty", replace(REFUSAL, clause=" "), Reason.CLAUSE_MISSING),
+        ("", REFUSAL, Reason.CLAUSE_MISSING),
+        ("out of duty", replace(REFUSAL, ground=None), Reason.REQUEST_INVALID),
+    ],
+)
+def test_a_refusal_without_reason_clause_or_ground_is_refused_and_in_the_log(
+    app: App, requested: tuple[Grant, Actor, Actor], reason: str, refusal: Refusal | None, expected: Reason
+) -> None:
+    grant, head, _ = requested
+    with pytest.raises(InvalidError) as caught:
+        app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason=reason, refusal=refusal)
+    assert caught.value.reason is expected
+    assert state(app, grant.id) == "submitted"
+    assert expected.value in leaves(app, Action.GRANT_REJECT)[-1]
+
+
+def test_a_refusal_s_clause_and_ground_are_in_its_entry(app: App, requested: tuple[Grant, Actor, Actor]) -> None:
+    grant, head, _ = requested
+    app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="out of duty", refusal=REFUSAL)
+    assert json.loads(leaves(app, Action.GRANT_REJECT)[-1])["data"] == {
+        "clause": REFUSAL.clause, "ground": "out_of_duty", "reason": "out of duty", "state": "rejected",
+    }  # fmt: skip
+
+
+def leaves(app: App, action: Action) -> list[str]:
+    """Return the leaves of the entries of an action, oldest first."""
+    statement = sa.text("SELECT leaf FROM audit_entry WHERE action = :action ORDER BY at, id")
+    with app.engines[0].connect() as connection:
+        return [bytes(leaf).decode() for leaf in connection.execute(statement, {"action": str(action)}).scalars()]
 
 
 def may(app: App, actor: Actor, grant: Grant) -> dict[str, str]:

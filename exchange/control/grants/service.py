@@ -45,6 +45,7 @@ from exchange.control.grants.reads import read_grant
 from exchange.control.grants.review import GrantReview, SchemaMaskSource, decision_data
 from exchange.control.quotas import Quotas, check_quota
 from exchange.duties.store import DutyStore
+from exchange.requests.refusals import Refusal, check_clause, check_ground
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
@@ -249,20 +250,39 @@ class GrantService:
             last.note(**self._review.sharing_data(work, grant))
         return grant
 
-    def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
+    def change(
+        self,
+        actor: Actor,
+        call: RequestContext,
+        grant_id: str,
+        event: Event,
+        *,
+        reason: str = "",
+        refusal: Refusal | None = None,
+    ) -> Grant:
         """Apply an event to a grant; a revocation returns when nothing more can leave under it.
 
         Raises:
             RefusedError: the actor may not.
             ConflictError: TRANSITION_NOT_ALLOWED.
-            InvalidError: REQUEST_INVALID, without a reason where one is due; an event with a call of its own.
+            InvalidError: REQUEST_INVALID, without a reason or a ground where one is due; an event with a call of its
+                own; CLAUSE_MISSING, a request is rejected without reason or clause.
         """
-        changed = self._change(actor, call, grant_id, event, reason=reason)
+        changed = self._change(actor, call, grant_id, event, reason=reason, refusal=refusal)
         if event in _REVOCATIONS:
             self._sleep(self._window)
         return changed
 
-    def _change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
+    def _change(
+        self,
+        actor: Actor,
+        call: RequestContext,
+        grant_id: str,
+        event: Event,
+        *,
+        reason: str = "",
+        refusal: Refusal | None = None,
+    ) -> Grant:
         """Apply an event to a grant, without waiting for the release window."""
         action = _ACTION.get(event)
         if action is None:
@@ -284,6 +304,11 @@ class GrantService:
                 grant, damaged = self._access.lock_to_end(work, grant_id)
             else:
                 grant = self._access.lock_for_update(work, grant_id)
+            if event is Event.REJECT:
+                said = refusal or Refusal()
+                check_clause(reason=reason, clause=said.clause)
+                check_ground(said.ground, unconditional=self._attributes.is_unconditional(work, grant.topic))
+                act.note(clause=said.clause, ground=str(said.ground))
             now = self._attributes.now(work)
             changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
             if damaged:
