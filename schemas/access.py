@@ -166,6 +166,7 @@ class Action(StrEnum):
     CLOCK_READ = "audit:clock:read"
     CLOCK_PROPOSE = "audit:clock:propose"
     CLOCK_SETTLE = "audit:clock:settle"
+    REQUEST_CHECK = "exchange:request:check"
     REQUEST_SCREEN = "pool:request:screen"
     RULES_READ = "pool:rules:read"
     RULES_PROPOSE = "pool:rules:propose"

@@ -21,10 +21,9 @@ from exchange.control.grants.review import Review
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
-from registry.directory.model import CatalogueEntry, KeptHistory, ShareType, Zone
 from exchange.requests.model import Ground
 from exchange.requests.refusals import Refusal
-from registry.directory.model import CatalogueEntry, KeptHistory, ShareType
+from registry.directory.model import CatalogueEntry, KeptHistory, ShareType, Zone
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic

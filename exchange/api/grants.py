@@ -62,6 +62,15 @@ def submit(who: Caller, body: RequestBody) -> Document:
     return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
 
 
+@router.post("/requests/check", tags=["grants"])
+def check_request(who: Caller, body: RequestBody) -> Document:
+    """Return a share request as it would be filed, and what its approver would read. Nothing is filed.
+
+    `id` is empty, and `due_at` is until when it would have to be decided if it were filed now.
+    """
+    return review_json(who.pool.grants.check(who.actor, who.call, body.to_draft())) | {"id": "", "submitted_at": None}
+
+
 @router.get("/grants", response_model=list[Document], tags=["grants"])
 def grants(
     request: Request,

@@ -89,6 +89,21 @@ def request_submit(context: typer.Context, file: Path) -> None:
     print_json(client(context).post("/requests", read_document(file)))
 
 
+@request.command("check")
+def request_check(context: typer.Context, file: Path, as_json: JsonOption = False) -> None:
+    """Check a share request from a YAML or JSON file without filing it, and print what its approver would read."""
+    pool = client(context)
+    document = pool.post("/requests/check", read_document(file))
+    if as_json:
+        print_json(document)
+        return
+    departments = {one["id"]: one["short_name"] for one in pool.list("/departments") if not is_damaged(one)}
+    purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes") if not is_damaged(one)}
+    due = f"; filed now, it has to be decided by {document['due_at']}" if document.get("due_at") else ""
+    print_line(f"This request could be filed, and has not been{due}.")
+    print_lines([*describe_grant({**document, "state": "not filed", "due": None}, departments, purposes)][1:])
+
+
 @grant.command("list")
 def grant_list(
     context: typer.Context,

@@ -1,7 +1,9 @@
 """Duty lists as people use them: the authority writes them, and requests stay within them."""
 
+import json
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -46,6 +48,15 @@ class Town:
 def town() -> Iterator[Town]:
     with World.start() as world:
         yield Town(world)
+
+
+def body(**terms: Any) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "topic": TOPIC, "fields": ["birth_date", "death_flag"], "purpose": "eligibility", "case": "STANDING-1",
+        "legal_basis": "社会保险法 第七十四条", "not_before": now.isoformat(),
+        "expires": (now + timedelta(days=30)).isoformat(), "duty": "HR-07", **terms,
+    }  # fmt: skip
 
 
 def refused(office: Office, **terms: Any) -> PoolError:
@@ -140,3 +151,53 @@ def test_the_commands(town: Town) -> None:
     assert "not_found" in town.pool("duty", "show", office.id, "YB-9").stderr
     assert town.pool("duty", "set", office.id, "YB-1", *said).returncode == 0, "a retired item is written anew"
     assert '"status": "active"' in town.pool("duty", "list", "--json", "--department", office.id).stdout
+
+
+# --- check: a request before it is filed
+
+
+def test_a_check_answers_what_a_submission_would_and_files_nothing(town: Town) -> None:
+    head = town.consumer.account("sharing_office_head")
+    before = {one["id"] for one in head.list("/grants")}
+    asked = body()
+    checked = head.post("/requests/check", asked)
+    assert checked["id"] == ""
+    assert {one["id"] for one in head.list("/grants")} == before
+    filed = head.post("/requests", asked)
+    same = filed.keys() - {"id"}
+    assert {name: checked[name] for name in same} == {name: filed[name] for name in same}
+    shown = town.provider.account("sharing_office_head").get(f"/grants/{filed['id']}")
+    assert checked["review"]["words"] == shown["review"]["words"]
+    [entry] = head.get("/audit/entries", {"action": "exchange:request:check", "limit": 1})
+    assert entry["entry"]["decision"] == "allow"
+
+
+def test_a_check_tells_all_that_is_wrong_at_once(town: Town) -> None:
+    head = town.consumer.account("sharing_office_head")
+    with pytest.raises(PoolError) as caught:
+        head.post("/requests/check", body(legal_basis=" ", case="", quota_per_day=0))
+    assert caught.value.reason is Reason.REQUEST_INVALID
+    for expected in ("a legal basis", "a standing case number", "a daily quota"):
+        assert expected in str(caught.value)
+    with pytest.raises(PoolError) as caught:
+        head.post("/requests/check", body(duty="HR-99"))
+    assert caught.value.reason is Reason.OUTSIDE_DUTY
+
+
+@pytest.mark.parametrize("role", ["catalogue_editor", "security_officer"])
+def test_who_may_not_file_a_request_does_not_check_one(town: Town, role: str) -> None:
+    with pytest.raises(PoolError) as caught:
+        town.consumer.account(role).post("/requests/check", body())
+    assert caught.value.reason is Reason.ROLE_MISSING
+
+
+def test_the_command_prints_what_the_approver_would_read(town: Town) -> None:
+    file = town.world.folder / "request.json"
+    file.write_text(json.dumps(body()))
+    token = town.world.folder / "head.token"
+    token.write_text(town.consumer.account("sharing_office_head")._headers["authorization"].removeprefix("Bearer "))
+    access = ("--data", str(town.world.data), "--token-file", str(token))
+    shown = town.world.programs.run("pool", "request", *access, "check", str(file)).stdout
+    assert shown.startswith("This request could be filed, and has not been; filed now, it has to be decided by ")
+    assert "not filed" in shown
+    assert "duty HR-07 养老待遇资格核验" in shown

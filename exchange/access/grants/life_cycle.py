@@ -90,9 +90,9 @@ def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Gra
         ConflictError: TRANSITION_NOT_ALLOWED, when it is no draft.
     """
     rule = _permit(draft, Event.SUBMIT, by=by, at=at)
-    for wrong, expected in _violations(draft, by, at, terms):
-        if wrong:
-            raise InvalidError(Reason.REQUEST_INVALID, f"the request cannot be submitted: expected {expected}")
+    expected = [one for wrong, one in _violations(draft, by, at, terms) if wrong]
+    if expected:  # all of them at once: the law gives one list of what is missing (Art. 21)
+        raise InvalidError(Reason.REQUEST_INVALID, f"the request cannot be submitted: expected {'; '.join(expected)}")
     if draft.ceiling < terms.level:
         raise RefusedError(
             Reason.LEVEL_ABOVE_CEILING,

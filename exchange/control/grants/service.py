@@ -15,41 +15,37 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Protocol
 
 import structlog
 
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
-from exchange.access.decision.parties import DepartmentProfile, refuse_crossing, refuse_plaintext
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.exposure import SchemaMasks, undecided_exposure
-from exchange.access.grants.holding import Holding, check_ceiling
+from exchange.access.grants.holding import Holding
 from exchange.access.grants.life_cycle import (
     ADVANCING,
-    RequestTerms,
     advance,
     approve,
     confirm,
     provision,
     remind,
-    submit,
     suspend_unmasked,
 )
 from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grants.duty import decide_duty
+from exchange.control.grants.parties import check_plaintext, check_zones
 from exchange.control.grants.reads import read_grant
-from exchange.control.grants.review import GrantReview, SchemaMaskSource, decision_data
-from exchange.control.quotas import Quotas, check_quota
+from exchange.control.grants.review import GrantReview, Review, decision_data
+from exchange.control.grants.submission import Submission, ViewCheck
+from exchange.control.quotas import Quotas
 from exchange.duties.store import DutyStore
 from exchange.requests.refusals import Refusal, check_clause, check_ground
-from registry.database.unit_of_work import Database, Reader, UnitOfWork
+from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
-from schemas.identifiers import uuid7
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Topic
 
 __all__ = ["GrantService", "ViewSchemas", "persons_of"]
@@ -58,22 +54,12 @@ _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
 _ENDING = frozenset({Event.REJECT, Event.SUSPEND, Event.TERMINATE})  # possible where the current row is damaged, too
-_WAITING = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
-_HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
-class ViewSchemas(SchemaMaskSource, Protocol):
+class ViewSchemas(ViewCheck, Protocol):
     """What a grant needs of the registry: its resource's masks, and the schema of its view."""
-
-    def check(self, reader: Reader, grant: Grant) -> None:
-        """Check that a grant's fields, masks and filter suit every writer schema of its topic.
-
-        Raises:
-            InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
-        """
-        ...
 
     def register(self, work: UnitOfWork, grant: Grant) -> int:
         """Derive the view's output schema, register it under a hidden subject, and return its id."""
@@ -99,16 +85,24 @@ class GrantService:
         clock: Callable[[], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._pool_id = pool_id
         self._database = database
         self._enforcer = enforcer
         self._access = access
         self._attributes = attributes
         self._views = views
-        self._duties = duties
         self._review = GrantReview(access, views, attributes)
         self._unmasked_for = unmasked_for
-        self._quotas = quotas or Quotas()
+        self._submission = Submission(
+            pool_id=pool_id,
+            database=database,
+            enforcer=enforcer,
+            access=access,
+            attributes=attributes,
+            views=views,
+            duties=duties,
+            quotas=quotas or Quotas(),
+            clock=clock,
+        )
         self._window = window  # seconds
         self._clock = clock
         self._sleep = sleep
@@ -116,75 +110,12 @@ class GrantService:
         self._retry_at: dict[str, int] = {}  # grants that could not be expired → when to try again
 
     def submit(self, actor: Actor, call: RequestContext, draft: Grant) -> Grant:
-        """File a request (共享申请). Consumer, provider, pool, id and requester are set here, not taken from the draft.
+        """File a request (共享申请); see `Submission.submit`."""
+        return self._submission.submit(actor, call, draft)
 
-        Raises:
-            RefusedError: the actor may not ask for this; ZONE_MISMATCH, it is in another zone and does not say so;
-                CONTRACTOR_PLAINTEXT; DEPARTMENT_KIND, it is no consumer;
-                OUTSIDE_DUTY, its department has a duty list without it.
-            InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
-            ConflictError: DEPARTMENT_QUOTA, too many of its requests wait, or it has too many grants.
-        """
-        resource = self._attributes.resource(draft.topic)
-        if resource is None:
-            raise InvalidError(
-                Reason.RESOURCE_UNKNOWN,
-                f"got the topic {draft.topic}, which is not in the catalogue; see `pool catalogue`",
-            )
-        asking = self._asking(actor.department)
-        draft = replace(
-            draft,
-            id=uuid7(self._clock()),
-            version=1,
-            pool_id=self._pool_id,
-            consumer=actor.department,
-            provider=resource.provider,
-            requested_by=actor.id,
-            approved_by=None,
-            approved_at=None,
-            view_schema_id=None,
-            state=GrantState.DRAFT,
-            zone=resource.zone if asking is None else asking.zone,
-        )
-        decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
-        if decision:
-            with self._database.read() as reader:
-                decision = decide_duty(reader, self._duties, draft)
-        with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
-            self._check_quotas(work, draft.consumer)
-            if asking is not None and not asking.asks:
-                raise RefusedError(Reason.DEPARTMENT_KIND, "the department is no consumer; only a consumer asks")
-            self._check_zones(work, draft)
-            # After the decision: which fields a schema has, only those learn who may ask for them, and with an entry.
-            level = self._attributes.level_of(work, draft)
-            if level is None:
-                raise InvalidError(
-                    Reason.FIELD_UNKNOWN,
-                    f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
-                )
-            masks = self._views.masks(work, draft.topic)
-            now = self._attributes.now(work)
-            purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
-            terms = RequestTerms(
-                purposes=purposes, level=level, masks=masks, check_view=partial(self._views.check, work)
-            )
-            grant = submit(draft, by=actor, at=now, terms=terms)
-            self._check_plaintext(work, grant)
-            check_ceiling(self._review.holding(work, grant))
-            self._access.put(work, grant, entry_id=act.entry_id, at=now)
-            act.grant = reference_to(grant)
-            if grant.unmasked or grant.filter_discloses:
-                act.note(unmasked=list(grant.unmasked), filter_discloses=list(grant.filter_discloses))
-            if grant.duty:
-                act.note(duty=grant.duty)
-        return grant
-
-    def _check_quotas(self, work: UnitOfWork, consumer: str) -> None:
-        quotas = self._quotas
-        waiting = self._access.count(work, consumer, _WAITING, quotas.requests)
-        check_quota("requests", waiting, quotas.requests, "let those that wait be decided on first")
-        grants = self._access.count(work, consumer, _WAITING | _HELD, quotas.grants)
-        check_quota("grants", grants, quotas.grants, "let those that are not needed be terminated first")
+    def check(self, actor: Actor, call: RequestContext, draft: Grant) -> Review:
+        """Return a request as it would be filed, and what its approver would read; see `Submission.check`."""
+        return self._submission.check(actor, call, draft)
 
     def confirm(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
         """Confirm a request together with all that its consumer holds of the resource, before its approval.
@@ -231,8 +162,8 @@ class GrantService:
             last = act
             if action is Action.GRANT_APPROVE:
                 self._views.check(work, grant)
-                self._check_zones(work, grant)
-                self._check_plaintext(work, grant)
+                check_zones(self._attributes, work, grant)
+                check_plaintext(self._attributes, work, grant)
                 grant = approve(grant, by=actor, at=now, holding=holding)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
@@ -320,36 +251,6 @@ class GrantService:
             act.grant = reference_to(changed)
             act.note(reason=reason, state=str(changed.state))
         return changed
-
-    def _asking(self, department: str) -> DepartmentProfile | None:
-        with self._database.read() as reader:
-            return self._attributes.profiles(reader, [department]).get(department)
-
-    def _check_plaintext(self, work: UnitOfWork, grant: Grant) -> None:
-        """Check that a contractor gets no personal field in plaintext.
-
-        Raises:
-            RefusedError: CONTRACTOR_PLAINTEXT.
-        """
-        refusal = refuse_plaintext(self._attributes.plaintext(work, grant))
-        if refusal is not None:
-            raise RefusedError(refusal.reason, refusal.explanation)
-
-    def _check_zones(self, work: UnitOfWork, grant: Grant) -> None:
-        """Check that a grant names the zones that it crosses now, or crosses none.
-
-        Raises:
-            RefusedError: ZONE_MISMATCH.
-        """
-        consumer = self._attributes.profiles(work, [grant.consumer]).get(grant.consumer)
-        resource = self._attributes.resource_of(work, grant.topic)
-        refusal = refuse_crossing(
-            grant,
-            consumer_zone="" if consumer is None else consumer.zone,
-            resource_zone="" if resource is None else resource.zone,
-        )
-        if refusal is not None:
-            raise RefusedError(refusal.reason, refusal.explanation)
 
     def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:
         """Lock a grant, and all that its consumer holds of the resource before it; return both.

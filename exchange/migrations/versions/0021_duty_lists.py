@@ -1,10 +1,10 @@
-"""Duty lists of departments (ADR 0088)."""
+"""Duty lists of departments (ADR 0091)."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 
 def upgrade() -> None:
