@@ -239,6 +239,12 @@ class AttributeProvider:
         """Return the current highest level of a grant's fields and of its filter's; None when unknown."""
         return self._catalogue.levels(reader, grant.topic)(_graded(grant))
 
+    def levels_of(self, reader: Reader, grant: Grant) -> dict[str, Level]:
+        """Return the current level of each of a grant's fields and of its filter's; unknown ones are left out."""
+        levels = self._catalogue.levels(reader, grant.topic)
+        graded = ((field, levels((field,))) for field in _graded(grant))
+        return {field: level for field, level in graded if level is not None}
+
     def now(self, reader: Reader) -> datetime:
         """Return the database's time, the only clock for the validity of grants."""
         return self._now(reader)

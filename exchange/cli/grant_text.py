@@ -6,6 +6,7 @@ for which purpose on which basis, for how long, how much a day, and how it came 
 
 import json
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 __all__ = ["describe_filter", "describe_grant"]
@@ -38,7 +39,7 @@ def describe_grant(
         purposes: names by id.
     """
     review = document.get("review", {})
-    labels = review.get("labels", {})
+    labels, levels = review.get("labels", {}), review.get("levels", {})
 
     def department(name: str) -> str:
         known = departments.get(document[name])
@@ -52,7 +53,7 @@ def describe_grant(
     yield from _row("resource", document["topic"])
     yield from _ways(document, review.get("flow"))
     for at, field in enumerate(document["fields"]):
-        yield from _row("fields" if at == 0 else "", f"{_named(field, labels)}: {_shown(document, field)}")
+        yield from _row("fields" if at == 0 else "", f"{_named(field, labels, levels)}: {_shown(document, field)}")
     yield from _row("rows", _rows(document, labels))
     if document.get("filter_discloses"):
         told = ", ".join(_named(field, labels) for field in document["filter_discloses"])
@@ -77,6 +78,7 @@ def describe_grant(
     for at, one in enumerate(review.get("versions", ())):
         line = f"{one['version']}  {one['state']:<10} {_time(one['at'])}  entry {one['entry']}"
         yield from _row("versions" if at == 0 else "", line)
+    yield from _similar(review, departments)
     if review.get("words"):
         yield ""
         yield "To know before a decision:"
@@ -123,6 +125,13 @@ def _rows(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     return describe_filter(document["row_filter"], labels)
 
 
+def _similar(review: Mapping[str, Any], departments: Mapping[str, str]) -> Iterator[str]:
+    for at, one in enumerate(review.get("similar", ())):
+        consumer = departments.get(one["consumer"], one["consumer"])
+        line = f"{one['state']}: {consumer}, {one['purpose']}: {', '.join(one['fields'])} ({one['grant']})"
+        yield from _row("similar" if at == 0 else "", line)
+
+
 def _shown(document: Mapping[str, Any], field: str) -> str:
     rule = document["masks"].get(field, "none")
     shown = "in clear" if rule == "none" else "left out" if rule == "drop" else f"masked, {rule}"
@@ -145,8 +154,8 @@ def _state(document: Mapping[str, Any]) -> str:
     return f"{said}; due by {document['due_at']} ({document['due']}{provisional})"
 
 
-def _named(field: str, labels: Mapping[str, str]) -> str:
-    return f"{field} {labels.get(field, '')}".strip()
+def _named(field: str, labels: Mapping[str, str], levels: Mapping[str, str] = MappingProxyType({})) -> str:
+    return " ".join(filter(None, (field, labels.get(field), levels.get(field))))
 
 
 def _value(value: Any) -> str:

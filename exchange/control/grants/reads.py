@@ -73,7 +73,7 @@ class GrantReads:
         with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
             grant = self._access.get(work, grant_id)
             act.grant = reference_to(grant)
-            return self._review.review(work, grant)
+            return self._review.review(work, grant, similar=actor.department != grant.consumer)
 
     def reading(
         self,

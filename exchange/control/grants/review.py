@@ -17,6 +17,7 @@ from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
 from exchange.control.grants.duty import describe_duty
+from exchange.control.grants.similar import similar_decisions
 from exchange.deadlines.clock import Due, DueState
 from exchange.deadlines.in_force import RulesInForce
 from exchange.deadlines.profile import RuleId
@@ -68,6 +69,8 @@ class Review:
         holding: all that its consumer holds of the resource; None in lists.
         versions: every version, oldest first; none in lists.
         flow: of a delivery under it, by its parties now; None where one of them is not known.
+        levels: current level of each field, of the filter's too; None in lists.
+        similar: decisions on other departments' requests for the resource; none in lists, and none for its consumer.
     """
 
     grant: Grant
@@ -81,6 +84,8 @@ class Review:
     holding: Holding | None = None
     versions: Sequence[GrantVersion] = ()
     flow: Flow | None = None
+    levels: Mapping[str, Level] | None = None
+    similar: Sequence[Grant] = ()
 
     def to_json(self) -> dict[str, Json]:
         """Return the review's document."""
@@ -92,6 +97,19 @@ class Review:
             "labels": dict(self.labels),
             "flow": None if self.flow is None else str(self.flow),
         }
+        if self.levels:
+            document["levels"] = {name: level.name for name, level in self.levels.items()}
+        if self.similar:
+            document["similar"] = [
+                {
+                    "grant": one.id,
+                    "consumer": one.consumer,
+                    "purpose": one.purpose,
+                    "fields": list(one.fields),
+                    "state": str(one.state),
+                }
+                for one in self.similar
+            ]
         if self.versions:
             document["versions"] = [
                 {
@@ -161,8 +179,8 @@ class GrantReview:
             masks=masks,
         )
 
-    def review(self, reader: Reader, grant: Grant) -> Review:
-        """Return the review of one grant, with its holding.
+    def review(self, reader: Reader, grant: Grant, *, similar: bool = False) -> Review:
+        """Return the review of one grant, with its holding; *similar*: with decisions that name other consumers.
 
         Raises:
             CorruptError: GRANT_FORGED.
@@ -172,8 +190,12 @@ class GrantReview:
         duty = [] if self._duties is None else describe_duty(reader, self._duties, grant)
         words = duty + _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
         profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
-        review = _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
-        review = replace(review, flow=_flow(grant, profiles))
+        review = replace(
+            _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id)),
+            flow=_flow(grant, profiles),
+            levels=self._attributes.levels_of(reader, grant),
+            similar=similar_decisions(self._access, reader, grant) if similar else (),
+        )
         return _with_deadline(
             review,
             self._attributes.now(reader),
