@@ -17,7 +17,7 @@ accounts                  accounts, invitations            exchange/control/acco
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
 zones                     network zones                     exchange/control/zones.py
-duties                    duty lists of departments        exchange/control/duties.py
+duties                    duty lists of departments        exchange/control/grants/duty_lists.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -49,9 +49,9 @@ from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
-from exchange.control.duties import DutyService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
+from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService

@@ -53,9 +53,9 @@ from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
-from exchange.control.duties import DutyService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
+from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
