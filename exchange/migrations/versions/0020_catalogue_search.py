@@ -1,4 +1,4 @@
-"""Search of the catalogue; the entries that there are get their tokens (ADR 0090)."""
+"""Search of the catalogue; the entries that there are get their tokens (ADR 0092)."""
 
 import json
 
