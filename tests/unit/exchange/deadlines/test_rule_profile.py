@@ -1,6 +1,7 @@
 """Rule profiles: limits as data with their clauses, precedence, extensions; what is refused, by file and line."""
 
 from datetime import datetime
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -237,3 +238,9 @@ def test_a_profile_that_contradicts_itself_is_refused_by_line() -> None:
 
 def test_profiles_are_followed_in_their_order() -> None:
     assert [one.profile for one in shipped_rules().profiles] == list(DEFAULT_PROFILES)
+
+
+def test_the_example_of_the_how_to_is_a_profile() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "keep-the-calendar.md").read_text(encoding="utf-8")
+    block = page[page.index("    profile: our-city") : page.index("\nA limit is a number of")]
+    assert parse_profile(dedent(block), name="x").profile == "our-city"

@@ -70,6 +70,12 @@ def test_a_day_that_the_next_notice_names_is_known_although_its_year_is_not() ->
     assert not calendar.day(date(2027, 12, 24)).confirmed
 
 
+def test_a_calendar_in_which_a_year_is_known_is_another_version_also_without_a_day_that_is_named() -> None:
+    known = Calendar([ArrangedYear(2027, ())], fixed_holidays=[])
+    assert known.version != Calendar([], fixed_holidays=[]).version
+    assert known.version != Calendar([ArrangedYear(2027, ())], fixed_holidays=[FixedHoliday(1, 1, since=1950)]).version
+
+
 def test_a_year_stands_once() -> None:
     with pytest.raises(ValueError, match="two arrangements of 2027"):
         Calendar([ArrangedYear(2027, ()), ArrangedYear(2027, ())], fixed_holidays=[])
