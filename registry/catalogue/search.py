@@ -7,6 +7,9 @@ Chinese has no spaces, and a dictionary misses names. So a text is indexed by to
     between two runs             a gap of positions, so that no phrase reaches over it
     behind the last run          each Han character once, with a gap before each: for queries of one character
 
+A word is indexed by its first 500 characters: PostgreSQL has tokens of 2,046 bytes at most, and queries have 100
+characters.
+
 A query is its words, all of them: of Han characters a phrase of its pairs (or the one character), of Latin letters the
 beginning of a word. So a word of two or more Han characters finds exactly the texts that contain it.
 """
@@ -47,6 +50,7 @@ MOST_COUNTED: Final = 10_000
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _RUN: Final = re.compile(rf"[{_HAN}]+|[^\W_{_HAN}]+")
 _ONLY_HAN: Final = re.compile(rf"[{_HAN}]+")
+_LONGEST_TOKEN: Final = 500  # characters, of 4 bytes at most; a token of PostgreSQL has 2,046 bytes
 _LAST: Final = 16_000  # position; a tsvector has 16,383
 _MOST_WORDS: Final = 10
 _LONGEST: Final = 100  # characters of a query
@@ -161,7 +165,7 @@ def _tokens(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, bool]]
     for weight, text in texts:
         for run in _RUN.findall(text):
             if not _ONLY_HAN.fullmatch(run):
-                yield run.lower(), weight, True
+                yield run.lower()[:_LONGEST_TOKEN], weight, True
                 continue
             for character in run:
                 singles.setdefault(character, weight)

@@ -183,3 +183,13 @@ def test_metadata_is_found_from_its_publication_on() -> None:
     assert find(found, limits={"state": "published"}) == ["population"]
     here.apply(E.SUSPEND, HEAD, **FILED)
     assert find(found, limits={"state": "suspended"}) == ["population"]
+
+
+@pytest.mark.parametrize("letter", ["я", "ひ", "한", "𐐨", "İ"])
+def test_a_text_without_spaces_in_any_script_is_indexed_and_found_by_its_beginning(place: Place, letter: str) -> None:
+    """PostgreSQL refuses a token of more than 2,046 bytes, and with it the entry; an abstract may be that long."""
+    database, index = place
+    with database.begin() as work:
+        index.index_entry(work, entry("foreign", "外文", letter * 2_000))
+    assert find(place, letter * 20) == ["foreign"]
+    assert find(place, letter * 21 + "x") == []
