@@ -15,6 +15,7 @@ from connectors.publishing.mended_rows import MendedReport, MendedRow, replay_ro
 from connectors.publishing.publication import Publication
 from connectors.runtime import service
 from connectors.runtime.exit_codes import ExitCode
+from connectors.sources.pool.pool_source import PoolChangeSource
 from connectors.state.ledger import Ledger
 from connectors.state.quarantine import read_entries
 from schemas.errors import Reason, UnavailableError
@@ -223,6 +224,22 @@ def test_a_mended_change_is_published_and_the_log_goes_on_where_it_was(bridge: B
     assert (report.read, report.published) == (3, 3)
     assert len(bridge.here.records(HERE)) == before + 3
     assert bridge.publish()[0].read == 0
+
+
+def test_what_was_published_and_not_confirmed_is_not_stated_again_after_a_mended_row(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge.other.commit(*put(("3", "bad")))
+    bridge.other.commit(*put(("1", "c")))
+    bridge.other.commit(*put(("1", "d")))
+    with monkeypatch.context() as dying:
+        dying.setattr(PoolChangeSource, "confirm", lambda *_: None)  # the process died just before
+        bridge.publish()
+    assert replay(bridge, "good").published == 1
+    before = len(bridge.here.records(HERE))
+    bridge.publish()
+    assert bridge.state()["1"]["name"] == "d"
+    assert len(bridge.here.records(HERE)) == before
 
 
 @pytest.mark.parametrize("later", [put(("3", "later")), [("delete", {"id": "3"})]])
