@@ -110,11 +110,7 @@ class Sheet:
             raise rejected_workbook(f"{path.name} cannot be read as a workbook; save it again as .xlsx") from error
         except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that there is not
             raise rejected_workbook(f"{path.name} cannot be read as a workbook; save it again as .xlsx") from error
-        for first, last in sheet.merged_cell_ranges or ():
-            for row in range(first[0], min(last[0] + 1, found.last_row)):
-                if row > first[0] or last[1] > first[1]:
-                    cell = f"{letters(first[1])}{first[0] + 1}"
-                    found.add(row + 1, f"{letters(last[1])}{row + 1}", f"a part of cells merged with {cell}")
+        _find_merged(sheet, found)
         self.faults = found.rows
         self._loaded: calamine.CalamineSheet | None = sheet  # for those who read the header first
 
@@ -158,6 +154,22 @@ class Sheet:
             raise rejected_workbook(f"{name} is protected by a password; save it without one") from error
         except calamine.CalamineError as error:
             raise rejected_workbook(f"{name} cannot be read as a workbook; save it again as .xlsx") from error
+
+
+def _find_merged(sheet: calamine.CalamineSheet, faults: Faults) -> None:
+    """Find the rows that have a part of merged cells but their first.
+
+    A file may state thousands of ranges, each of all rows, one over the other: each row is looked at once.
+    """
+    found = bytearray(faults.last_row)  # 1 = the row is known to have one
+    for first, last in sheet.merged_cell_ranges or ():
+        begin = first[0] if last[1] > first[1] else first[0] + 1
+        end = min(last[0] + 1, faults.last_row)
+        while (row := found.find(0, begin, end)) >= 0:
+            found[row] = 1
+            begin = row + 1
+            cell = f"{letters(first[1])}{first[0] + 1}"
+            faults.add(row + 1, f"{letters(last[1])}{row + 1}", f"a part of cells merged with {cell}")
 
 
 def rejected_workbook(message: str, code: str = "ROW_SHAPE") -> InvalidError:

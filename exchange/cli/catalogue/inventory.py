@@ -1,6 +1,7 @@
 """Command `pool catalogue inventory`: reads a table of resources, and sends it in parts."""
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,9 +90,8 @@ def read_inventory(file: Path, sheet: str = "") -> tuple[Sequence[str], list[tup
                 raise InvalidError(Reason.FILE_REJECTED, f"{file.name} has more than {_MAX_ROWS:,} rows; divide it")
     except OSError as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {error.strerror}") from error
-    while header and not header[-1].strip():
-        header = header[:-1]
-    return header, [(number, cells[: len(header)]) for number, cells in rows]
+    width = max((at for at, heading in enumerate(header, 1) if heading.strip()), default=0)
+    return header[:width], [(number, cells[:width]) for number, cells in rows]
 
 
 def _workbook(file: Path, sheet: str) -> Iterator[tuple[int, Sequence[str]]]:
@@ -121,7 +121,8 @@ def _csv(file: Path) -> Iterator[tuple[int, Sequence[str]]]:
             raise InvalidError(
                 Reason.FILE_REJECTED, f"{file.name} is neither UTF-8 nor GB 18030; save it as CSV UTF-8"
             ) from error
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    # `str.splitlines` would also divide a row at U+2028 and other characters that stand in texts.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
         for cells in reader:

@@ -265,6 +265,15 @@ def test_a_whole_column_of_merged_cells_ends_with_the_sheet(read: Reader, tmp_pa
     assert cells(read, path) == [["1", "2"]]
 
 
+def test_ranges_of_merged_cells_one_over_the_other_are_looked_at_once_a_row(read: Reader, tmp_path: Path) -> None:
+    """100,000 ranges of 100,000 rows would take hours, in a file of a few kilobytes."""
+    rows = [["1", "2"] for _ in range(100_000)]
+    path = book(tmp_path, ["a", "b"], *rows, merged=["A2:B1048576"] * 100_000)
+    read_rows, rejects = read(path)
+    assert (read_rows, len(rejects)) == ([], 100_000)
+    assert "merged with A2" in rejects[-1].message
+
+
 def test_a_part_that_is_larger_than_its_archive_says_is_set_aside(read: Reader, tmp_path: Path) -> None:
     path = book(tmp_path, ["a"], ["1"])
     with zipfile.ZipFile(path) as archive:
