@@ -22,6 +22,9 @@ __all__ = ["LONGEST", "parse_profile"]
 LONGEST: Final = 100_000
 """Characters of a profile at most."""
 
+_DEEPEST: Final = 20
+"""Levels of a profile at most; it needs five."""
+
 _MODELS: Final[Sequence[type[BaseModel]]] = (RuleProfile, Rule, Extension, PauseRule, Words)
 
 
@@ -61,6 +64,9 @@ def _load(text: str, name: str) -> Mapping[str, Any]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
 
     try:
+        unused = _unused_notation(YAML(typ="rt", pure=True).parse(io.StringIO(text)))
+        if unused is not None:
+            raise _refusal(name, iter([unused]))
         data = YAML(typ="rt", pure=True).load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -68,9 +74,36 @@ def _load(text: str, name: str) -> Mapping[str, Any]:
         raise _refusal(name, iter([(mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, what)])) from error
     except YAMLError as error:
         raise _refusal(name, iter([(1, 1, "cannot be read as YAML")])) from error
+    except ValueError as error:  # InvalidError is none
+        message = "a date that there is not, or a number of thousands of digits; expected what a rule may have"
+        raise _refusal(name, iter([(1, 1, message)])) from error
     if not isinstance(data, dict):
         raise _refusal(name, iter([(1, 1, "expected keys `profile:`, `version:`, `title:` and `rules:`")]))
     return data
+
+
+def _unused_notation(events: Iterator[Any]) -> tuple[int, int, str] | None:
+    """Return the first place of what YAML has and a profile needs not: what it builds may be large, or no value."""
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent  # noqa: PLC0415
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        what = (
+            f"more than {_DEEPEST} levels"
+            if depth > _DEEPEST
+            else "an anchor or an alias"
+            if isinstance(event, AliasEvent) or getattr(event, "anchor", None)
+            else "a tag"
+            if getattr(event, "tag", None) is not None
+            else "a merge key"
+            if getattr(event, "value", None) == "<<"
+            else None
+        )
+        if what is not None:
+            mark = event.start_mark
+            return mark.line + 1, mark.column + 1, f"got {what}; expected keys and values alone"
+    return None
 
 
 def _fault(data: Mapping[str, Any], error: Any) -> tuple[int, int, str]:

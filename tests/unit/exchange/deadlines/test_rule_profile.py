@@ -244,3 +244,24 @@ def test_the_example_of_the_how_to_is_a_profile() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "keep-the-calendar.md").read_text(encoding="utf-8")
     block = page[page.index("    profile: our-city") : page.index("\nA limit is a number of")]
     assert parse_profile(dedent(block), name="x").profile == "our-city"
+
+
+@pytest.mark.parametrize(
+    ("hostile", "expected"),
+    [
+        ("rules: &all {x: *all}\n", "island.yaml:1:8: got an anchor or an alias"),
+        ("a: &a [1]\nb: [*a, *a]\n", "island.yaml:1:4: got an anchor or an alias"),
+        ("<<: {profile: x}\n", "island.yaml:1:1: got a merge key"),
+        ("profile: !!set {a, b}\n", "island.yaml:1:10: got a tag"),
+        ("profile: !!python/object/apply:os.system [x]\n", "island.yaml:1:10: got a tag"),
+        (f"rules: {'[' * 20_000}", "island.yaml:1:27: got more than 20 levels"),
+        (f"rules: {'{a: ' * 900}1{'}' * 900}", "island.yaml:1:84: got more than 20 levels"),
+        ("\n".join(" " * at + "a:" for at in range(400)), "island.yaml:21:21: got more than 20 levels"),
+        ("profile: 2027-02-31\n", "island.yaml:1:1: a date that there is not"),
+        ("profile: 2027-01-01T00:00:00+99:99\n", "island.yaml:1:1: a date that there is not"),
+        (f"version: {'9' * 5_000}\n", "island.yaml:1:1: a date that there is not, or a number of thousands"),
+    ],
+)
+def test_what_yaml_has_and_a_profile_needs_not_is_refused_and_ends_no_program(hostile: str, expected: str) -> None:
+    (fault,) = faults(hostile)
+    assert fault.startswith(expected)
