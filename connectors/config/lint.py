@@ -45,8 +45,10 @@ def parse_config(text: str) -> ConnectorConfig | list[Finding]:
         mark = error.problem_mark or error.context_mark
         what = (error.problem or "cannot be read as YAML").split("\n")[0]
         return [Finding(mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, what)]
-    except YAMLError:
+    except (YAMLError, RecursionError):
         return [Finding(1, 1, "cannot be read as YAML")]
+    except ValueError:
+        return [Finding(1, 1, "a date that there is not, or a number of thousands of digits")]
     if not isinstance(data, dict):
         return [Finding(1, 1, "expected keys such as `version:`, `connector:` and `exchange:`")]
     try:

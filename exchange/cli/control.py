@@ -282,6 +282,9 @@ def read_document(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         position = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
         raise InvalidError(Reason.CONFIG_INVALID, f"{position}: {getattr(error, 'problem', 'is no YAML')}") from error
+    except (ValueError, RecursionError) as error:
+        message = f"{file}: a date that there is not, a number of thousands of digits, or hundreds of levels"
+        raise InvalidError(Reason.CONFIG_INVALID, f"{message}; expected the members of its form") from error
     if not isinstance(value, dict):
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: got {type(value).__name__}; expected a mapping")
     # YAML has a type for times; the API takes ISO 8601 text.
@@ -298,6 +301,10 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"{file}: got bytes that are no UTF-8; save it with the encoding UTF-8"
+        ) from error
 
 
 def _grant_row(row: dict[str, Any]) -> dict[str, Any]:
