@@ -1,4 +1,4 @@
-"""Duty lists of departments (ADR 0092)."""
+"""Duty lists of departments (ADR 0093)."""
 
 import sqlalchemy as sa
 from alembic import op
