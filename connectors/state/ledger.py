@@ -35,6 +35,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from connectors.private_file import make_private, named_if_damaged
 from connectors.sources.drop_folder import FileHistory, FileRecord
 from connectors.sources.file_portion import FileSignature
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -139,12 +140,14 @@ class Ledger(FileHistory):
 
         Raises:
             UnavailableError: LEDGER_IN_USE, when another process of this machine has locked it.
-            InvalidError: CONFIG_INVALID, when a later version of the program wrote it.
+            InvalidError: CONFIG_INVALID, when a later version of the program wrote it; it is damaged, or a symbolic
+                link.
         """
         self.path = path
         self._clock = clock
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        lock = path.with_suffix(".lock")
+        make_private(lock)
+        self._lock_file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -152,9 +155,14 @@ class Ledger(FileHistory):
             raise UnavailableError(
                 Reason.LEDGER_IN_USE, f"another connector already works on {path}; stop it, or wait for its end"
             ) from error
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self.lock = threading.RLock()
-        self.sql = connect(path)
+        try:
+            make_private(path)  # under the lock: a descriptor that is closed ends all locks of SQLite in this process
+            with named_if_damaged(path):
+                self.sql = connect(path)
+        except InvalidError:
+            os.close(self._lock_file)
+            raise
         version = self.sql.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self.sql.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
@@ -442,7 +450,7 @@ class Ledger(FileHistory):
 def connect(path: Path) -> sqlite3.Connection:
     """Open a ledger's file: durable at each commit, with a cache of 16 MB at most."""
     sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("PRAGMA journal_mode = WAL")  # the first that reads the file
     sql.execute("PRAGMA synchronous = FULL")
     sql.execute("PRAGMA cache_size = -16000")
     return sql

@@ -10,7 +10,6 @@ A release and the position after it are stored in one transaction. What is delet
 """
 
 import json
-import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+
+from connectors.private_file import make_private, named_if_damaged
 
 __all__ = ["DrawnRecord", "KeyTexts", "PoolJournal", "StoredRelease"]
 
@@ -64,18 +65,22 @@ class StoredRelease:
 
 
 class PoolJournal:
-    """The journal of one publication. Used by one thread."""
+    """The journal of one publication. Used by one thread.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, its file is damaged, or a symbolic link.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        make_private(path)
         self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-        self._sql.execute("PRAGMA journal_mode = WAL")
-        self._sql.execute("PRAGMA synchronous = FULL")
-        self._sql.execute("PRAGMA secure_delete = ON")
-        self._sql.executescript(_TABLES)
-        if not self.meta("stream"):
-            self.begin_again()
+        with named_if_damaged(path):
+            self._sql.execute("PRAGMA journal_mode = WAL")
+            self._sql.execute("PRAGMA synchronous = FULL")
+            self._sql.execute("PRAGMA secure_delete = ON")
+            self._sql.executescript(_TABLES)
+            if not self.meta("stream"):
+                self.begin_again()
 
     def close(self) -> None:
         """Close the file; what was deleted leaves its write-ahead log too."""
