@@ -380,6 +380,17 @@ def _check_given(current: CatalogueRecord, rule: EntryRule, step: Step) -> None:
             "the provider has not announced that it ends, so no consumer was told; expected `pool catalogue announce` "
             "first (decree 809, Art. 27)",
         )
+    if rule.event is _E.ANNOUNCE and step.from_day is not None and step.from_day < _day(step.at):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got the end {step.from_day}, which is past; expected today or later: it is a notice",
+        )
+    if rule.needs_notice and current.notice is not None and _day(step.at) < current.notice.from_day:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            f"the consumers were told that it ends on {current.notice.from_day}; retire it then, or let the provider "
+            "announce an earlier day first",
+        )
     if rule.event is _E.WITHDRAW and current.in_force:
         raise ConflictError(
             Reason.TRANSITION_NOT_ALLOWED, "the entry is in force; it is not withdrawn but retired, with notice"

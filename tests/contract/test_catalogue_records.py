@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date
+from datetime import UTC, date, timedelta
 from typing import Any
 
 import pytest
@@ -101,12 +101,16 @@ def test_an_entry_goes_through_both_reviews_into_force_and_to_its_end(place: Roo
     announced = place.apply(E.ANNOUNCE, HEAD, **FILED, from_day=date(2026, 6, 1), consumers=["b", "a", "b"])
     assert announced.notice is not None
     assert (announced.state, announced.notice.consumers) == (S.PUBLISHED, ("a", "b"))
+    refused(Reason.TRANSITION_NOT_ALLOWED, lambda: place.apply(E.RETIRE, AUTHORITY, reason="before the day"))
+    past = AT.date() - timedelta(days=1)
+    refused(Reason.REQUEST_INVALID, lambda: place.apply(E.ANNOUNCE, HEAD, **FILED, from_day=past))
+    place.apply(E.ANNOUNCE, HEAD, **FILED, from_day=AT.date())
     assert place.apply(E.RETIRE, AUTHORITY, reason="x").state is S.ARCHIVED
     assert place.entry().state is EntryState.ARCHIVED
     events = [one.act.event for one in place.versions()]
     assert events == [E.DESCRIBE, E.DESCRIBE, E.SUBMIT, E.RETURN, E.SUBMIT, E.APPROVE, E.PUBLISH, E.SUSPEND, E.RESUME,
-                      E.ANNOUNCE, E.RETIRE]  # fmt: skip
-    assert [one.version for one in place.versions()] == [*range(1, 12)]
+                      E.ANNOUNCE, E.ANNOUNCE, E.RETIRE]  # fmt: skip
+    assert [one.version for one in place.versions()] == [*range(1, 13)]
 
 
 def test_what_was_published_stays_in_force_while_it_is_updated(place: Room) -> None:
@@ -173,7 +177,7 @@ def test_a_draft_that_was_never_in_force_is_withdrawn(place: Room) -> None:
             refused(
                 Reason.TRANSITION_NOT_ALLOWED,
                 lambda event=event: place.apply(
-                    event, AUTHORITY, **FILED, changed_on=date(2026, 1, 1), from_day=date(2026, 6, 1)
+                    event, AUTHORITY, **FILED, changed_on=date(2026, 1, 1), from_day=AT.date()
                 ),
             )
 
@@ -309,7 +313,7 @@ def test_whoever_tries_whatever_nothing_is_in_force_without_two_reviews(
             if event is E.DESCRIBE:
                 place.describe(actor=actor)
             else:
-                place.apply(event, actor, **FILED, changed_on=date(2026, 1, 1), from_day=date(2026, 6, 1))
+                place.apply(event, actor, **FILED, changed_on=date(2026, 1, 1), from_day=AT.date())
         except PoolError:
             continue
     versions = place.versions()

@@ -123,7 +123,7 @@ def test_a_claim_ends_with_the_entry_or_by_its_update(place: Room) -> None:
     place.apply(E.SUBMIT, HEAD, OURS)
     publish(place, OURS)
     assert claims(place)
-    place.apply(E.ANNOUNCE, HEAD, OURS, **FILED, from_day=date(2026, 6, 1))
+    place.apply(E.ANNOUNCE, HEAD, OURS, **FILED, from_day=date(2026, 3, 2))
     place.apply(E.RETIRE, AUTHORITY, OURS, reason="x")
     assert claims(place) == []
 

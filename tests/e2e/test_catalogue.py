@@ -26,6 +26,7 @@ pytestmark = [
 
 TOPIC = "population.v1"
 FILED = {"reason": "职责调整", "filing": "备案〔2026〕1号"}
+TODAY = datetime.now(SHANGHAI).date().isoformat()
 
 
 class City:
@@ -106,7 +107,7 @@ def test_an_entry_lives_from_its_draft_to_its_end(city: City, tmp_path: Path) ->
 
     city.consumer.account("catalogue_editor")
     assert city.pool(city.consumer, "catalogue_editor", "notices") == ""
-    announce = ("announce", TOPIC, "--from", "2027-01-01", "--filing", FILED["filing"], "--reason", FILED["reason"])
+    announce = ("announce", TOPIC, "--from", TODAY, "--filing", FILED["filing"], "--reason", FILED["reason"])
     assert city.consumer.id in city.as_head(*announce), "who is told"
     assert TOPIC in city.pool(city.consumer, "catalogue_editor", "notices")
     assert city.pool(city.provider, "catalogue_editor", "notices") == ""
