@@ -18,12 +18,14 @@ Exit codes: `connectors.runtime.exit_codes`.
 """
 
 import os
+import signal
 import sys
 import threading
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -58,6 +60,9 @@ File = Annotated[Path, typer.Argument(help="the connector's configuration", meta
 
 def main() -> NoReturn:
     """Run the program; print an error of the pool as one sentence, and end with its exit code."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) is signal.SIG_DFL:  # `nohup` ignores one
+            signal.signal(each, _leave)
     try:
         app()
     except PoolError as error:
@@ -68,6 +73,16 @@ def main() -> NoReturn:
             print_error(f"  {text.title}：{text.help}")
         sys.exit(exit_code_for(error))
     sys.exit(ExitCode.OK)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by way of every `finally`: records that were drawn into a scratch folder do not stay in it.
+
+    `run` has a handler of its own, which ends its streams after the batches in flight.
+    """
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # a second one would cut this short
+    sys.exit(128 + number)
 
 
 @app.command()

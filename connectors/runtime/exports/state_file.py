@@ -5,7 +5,8 @@ drawn from the grant's beginning for the declared purpose: releases as any other
 of the grant's quota. Of each key the last record is written, none that is withdrawn. Nothing is acknowledged, so a
 subscription under the same grant goes on where it was.
 
-The file appears whole, by renaming, and its manifest after it; a failure leaves neither. Both are readable by this user
+The file appears whole, by renaming, and its manifest after it; a failure, or SIGTERM, leaves neither, and nothing of
+what was drawn. Both are readable by this user
 alone.
 """
 
