@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from registry.client.admin import RegistryAdminClient
 
 __all__ = ["add_to"]
+
+_MAX_NODES = 100_000  # of a contract; one of a thousand fields has some 20,000
 
 contract = typer.Typer(
     cls=CommandGroup, help="Contracts of the Open Data Contract Standard (数据契约).", no_args_is_help=True
@@ -67,9 +70,6 @@ def import_(
     ] = None,
 ) -> None:
     """Write the schema that a contract describes (由数据契约生成结构)."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     from registry.reports.odcs import from_contract
 
     levels = {}
@@ -78,10 +78,9 @@ def import_(
         if not word or name not in Level.__members__:
             fail(f"got --level {pair[:60]!r}; expected WORD=LEVEL, LEVEL one of {', '.join(Level.__members__)}")
         levels[word] = name
+    document = _document(file)
     try:
-        text, extracted = from_contract(YAML(typ="safe").load(read(file)), levels=levels)
-    except YAMLError as error:
-        fail(f"{file}: {getattr(error, 'problem', None) or 'is no YAML'}")
+        text, extracted = from_contract(document, levels=levels)
     except PoolError as error:
         fail(f"{file}: {error.message}")
     if metadata is not None:
@@ -98,3 +97,30 @@ def _yaml(document: dict[str, Any]) -> str:
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
+
+
+def _document(file: Path) -> Any:
+    """Return what a file of YAML says, or fail: it may come from anybody, and a few lines may stand for gigabytes."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    text = read(file)
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+        if _size(node, {}) > _MAX_NODES:
+            fail(f"{file}: its aliases stand for more than {_MAX_NODES:,} values, or for themselves; write them out")
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        fail(f"{file}: {getattr(error, 'problem', None) or 'is no YAML'}")
+    except (ValueError, RecursionError):
+        fail(f"{file}: got a date that there is not, a number of thousands of digits, or hundreds of levels")
+
+
+def _size(node: Any, sizes: dict[int, float]) -> float:
+    """Return for how many values a node stands, those of its aliases each time; infinity where it is in itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf
+        within = node.value if isinstance(getattr(node, "value", None), list) else ()
+        parts = (part for each in within for part in (each if isinstance(each, tuple) else (each,)))
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
