@@ -21,10 +21,21 @@ from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName
 from schemas.reason_texts import Language
 
-__all__ = ["RESOURCE", "Gap", "InventoryHeader", "InventoryRow", "column_letters", "repeated_rows"]
+__all__ = [
+    "LONGEST_CELL",
+    "RESOURCE",
+    "Gap",
+    "InventoryHeader",
+    "InventoryRow",
+    "column_letters",
+    "oversized_cells",
+    "repeated_rows",
+]
 
 RESOURCE: Final = "resource"
 """Column that names the resource; without it the pool makes a name of the code."""
+LONGEST_CELL: Final = 2_000
+"""Characters of a cell; as of each text of a request."""
 _RESOURCE_NAMES: Final = (RESOURCE, "资源标识", "Resource")
 _NEEDED: Final = ("title", "abstract", "class_code", "theme", "format", "items", "share_type", "open_type",
                   "update_cycle", "contact_name", "level")  # fmt: skip
@@ -100,6 +111,11 @@ class InventoryHeader:
                 f"{f'the header lacks {names}' if missing else 'expected the names of elements of the metadata'}",
             )
 
+    @property
+    def elements(self) -> Sequence[str]:
+        """The elements that have a column."""
+        return tuple(self._column)
+
     def gap(self, row: int, element: str, code: FaultCode) -> Gap:
         """Return the gap of an element in a row; an element without a column is said of the column of the title."""
         base = element.partition("[")[0]
@@ -156,6 +172,16 @@ def repeated_rows(header: InventoryHeader, rows: Iterable[tuple[int, Sequence[st
             gaps.append(header.gap(number, names[0][0], FaultCode.DUPLICATE))
         seen.update(names)
     return gaps
+
+
+def oversized_cells(header: InventoryHeader, rows: Iterable[tuple[int, Sequence[str]]]) -> list[Gap]:
+    """Return the gaps of cells that are longer than a request's text may be; one of them would refuse a whole part."""
+    return [
+        header.gap(number, element, FaultCode.TOO_LONG)
+        for number, cells in rows
+        for element in header.elements
+        if len(header.text(cells, element)) > LONGEST_CELL
+    ]
 
 
 def column_letters(at: int) -> str:

@@ -127,3 +127,15 @@ def test_another_department_s_entry_is_not_touched(world: World, office: Office,
     assert [(gap["row"], gap["heading"], gap["code"]) for gap in answer["gaps"]] == [(2, "信息资源代码", "duplicate")]
     assert [draft["row"] for draft in answer["drafts"]] == [3], "a title may be another department's too"
     assert office.account("catalogue_editor").get("/catalogue/records/r-101001-000001.v1")["version"] == 1
+
+
+def test_a_cell_that_no_request_can_hold_is_a_gap_of_its_row_alone(
+    world: World, office: Office, tmp_path: Path
+) -> None:
+    items = "；".join(f"数据项{number}(字符型,50)" for number in range(200))
+    table = tmp_path / "long.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, row(951), row(952, 数据项=items), row(953)])
+    answer = json.loads(inventory(world, office, str(table), "--json", code=1))
+    assert found(answer["gaps"]) == {(3, column_letters(COLUMNS.index("数据项"))): "too_long"}
+    assert [draft["row"] for draft in answer["drafts"]] == [2, 4]

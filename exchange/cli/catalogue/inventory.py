@@ -43,12 +43,13 @@ def catalogue_inventory(
     The first line names the elements of the metadata. Repeated with the gaps filled, it drafts the rest. Exit code 1 if
     there are gaps.
     """
-    from registry.catalogue.inventory import InventoryHeader, repeated_rows
+    from registry.catalogue.inventory import InventoryHeader, oversized_cells, repeated_rows
 
     columns, rows = read_inventory(file, sheet)
-    repeated = repeated_rows(InventoryHeader(columns), rows)
-    gaps = [_gap(one) for one in repeated]
-    left_out = {one.row for one in repeated}
+    header = InventoryHeader(columns)
+    found = [*repeated_rows(header, rows), *oversized_cells(header, rows)]
+    gaps = [_gap(one) for one in found]
+    left_out = {one.row for one in found}
     rows = [one for one in rows if one[0] not in left_out]
     drafts: list[dict[str, Any]] = []
     unchanged: list[int] = []
