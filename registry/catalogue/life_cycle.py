@@ -138,4 +138,4 @@ def rule_of(event: EntryEvent, state: ProcedureState) -> EntryRule | None:
 
 def rights_of_action(action: Action) -> Mapping[Role, bool]:
     """Return the roles that may do an action in some state → whether for every department (the authority's own)."""
-    return {role: role is Role.DATA_AUTHORITY for rule in RULES if rule.action is action for role in rule.roles}
+    return {role: role is Role.DATA_AUTHORITY for rule in RULES if rule.action is action for role in sorted(rule.roles)}

@@ -10,13 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from exchange.admin_client import AdminClient
 from exchange.cli import main
 from exchange.client import enrol, renew
+from exchange.identity.authority import Authority
 from exchange.identity.failure_limiter import LONGEST
 from exchange.identity.postgres_proposals import metadata
 from exchange.identity.secrets import FileSecrets
@@ -25,7 +31,9 @@ from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import PoolError, Reason, RefusedError
 from schemas.invitation import Invitation
-from tests.kit.patience import wait_for
+from schemas.proto.pool.v1 import exchange_pb2 as wire
+from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
+from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.world.in_process import run
 from tests.kit.world.world import Office, World
 
@@ -458,6 +466,31 @@ def test_wrong_invitations_and_registry_passwords_are_told_too() -> None:
             for n in range(15):
                 assert http.get(url, auth=("authority-1", f"guess-{n}")).status_code in {401, 429}
         assert {one["resource"] for one in failures(pool)} >= {"enrolment", "registry"}
+
+
+def test_a_certificate_that_names_another_pool_is_told_by_the_gateway_too() -> None:
+    with World.start() as pool:
+        key = ec.generate_private_key(ec.SECP256R1())
+        request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+        # The authority has signed it, so that the connection stands; the name in it is no connector's of this pool.
+        issued = Authority.load(pool.data / "ca", "another-pool").client(
+            request.public_bytes(Encoding.DER), department="d", connector="c", now=datetime.now(UTC)
+        )
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        credentials = grpc.ssl_channel_credentials(
+            (pool.data / "ca" / "authority.crt").read_bytes(), private, issued.certificate
+        )
+        with grpc.secure_channel(pool.addresses["gateway"], credentials) as channel:
+            hello = stubs.ExchangeStub(channel).Hello  # type: ignore[no-untyped-call]  # generated
+            for _ in range(3):
+                with pytest.raises(grpc.RpcError) as caught:
+                    hello(wire.HelloRequest(), timeout=PATIENCE)
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        wait_for(lambda: "grpc" in {one["resource"] for one in failures(pool)}, "the entry of the failures")
+        (told,) = (one for one in failures(pool) if one["resource"] == "grpc")
+        assert told["reason"] == Reason.NO_IDENTITY
+        shown = httpx.get(f"http://{pool.addresses['metrics']}/metrics").text
+        assert 'pool_authentications_failed_total{interface="grpc",reason="no_identity"}' in shown
 
 
 def failures(pool: World) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import grpc
 import httpx
@@ -67,14 +68,19 @@ def clear_token(consumer: Consumer, offsets: list[int]) -> bytes:
     return head + struct.pack(f"<{2 * len(offsets)}Q", *offsets, *offsets)
 
 
+_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+
+
 def offsets_in(token: bytes) -> list[list[int]]:
-    """Return every vector of four offsets below 100,000 that may be read in a token."""
+    """Return every vector of four offsets below 100,000, of 4 to 8 bytes each, that may be read in a token."""
     found = []
-    for at in range(len(token) - 31):
-        for form in ("<4Q", ">4Q"):
-            vector = list(struct.unpack_from(form, token, at))
-            if any(vector) and max(vector) < 100_000:
-                found.append(vector)
+    for size in range(4, 9):
+        for at in range(len(token) - 4 * size + 1):
+            parts = [token[at + size * index : at + size * (index + 1)] for index in range(4)]
+            for order in _ORDERS:
+                vector = [int.from_bytes(part, order) for part in parts]
+                if any(vector) and max(vector) < 100_000:
+                    found.append(vector)
     return found
 
 
