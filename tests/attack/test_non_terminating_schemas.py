@@ -135,7 +135,7 @@ def test_bytes_under_a_non_terminating_schema_end_in_an_error(
             schemas.check(POPULATION, *checkable([frame(bad, values)] * count))
         assert caught.value.reason is Reason.SCHEMA_UNKNOWN
         assert str(good) in caught.value.message
-    assert schemas.check(POPULATION, *checkable([frame(good, b"\x02")] * count))[1] == (good,)
+    assert schemas.check(POPULATION, *checkable([frame(good, b"\x02")] * count)).schema_ids == (good,)
 
 
 def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:

@@ -39,7 +39,9 @@ class Departments:
         city.provider.approve(grant)
         self.source = self._config(city.provider.id, "registry", {
             "source": {"kind": "sql", "url": f"sqlite:///{self.table}"},
-            "publish": [{"resource": TOPIC, "table": "permits", "deletes": {"stop_if_more_than": "100%"}}],
+            "publish": [{
+                "resource": TOPIC, "table": "permits", "on_delete": "retract", "deletes": {"stop_if_more_than": "100%"},
+            }],
         })  # fmt: skip
         into = {"kind": "sql", "url": f"sqlite:///{self.target}", "table": "permits", "create_table": True}
         self.sink = self._config(city.consumer.id, "sink", {
