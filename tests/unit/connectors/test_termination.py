@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+# Signals that whoever runs the tests ignores (`nohup`, a background job) are not ignored in the command.
 _COMMAND = """
-import os, sys, tempfile, time
+import os, signal, sys, tempfile, time
+for each in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from connectors import cli
 
 @cli.app.command("draw")
