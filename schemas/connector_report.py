@@ -7,7 +7,7 @@ It holds counts, times and codes alone: no message, no value and no key of a rec
 machine. It is the department's own statement: the pool shows it as such, and nothing is decided by it.
 
 The totals of a reconciliation are such a statement too: counts by range of keys, as an entry of the log. No hash of
-records is in them: an entry is for ever, and the hash of one record would confirm a guess of it after its erasure.
+records is in them: an entry is permanent, and the hash of one record would confirm a guess of it after its erasure.
 """
 
 import re

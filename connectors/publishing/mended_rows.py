@@ -1,7 +1,7 @@
 """Mended rows of a quarantine: published as any other rows, through the same mapping and outbox, each once.
 
 A row that its source does not state again (a change of a log, a file that is gone, a record of another pool) stays in
-quarantine for ever unless it can be mended here. What a person has mended is a portion that replaces nothing:
+quarantine permanently unless it can be mended here. What a person has mended is a portion that replaces nothing:
 
     open entry? ─▶ overtaken? ─▶ map, encode, unchanged? ─▶ outbox ─▶ receipt ─▶ its entry is closed
 

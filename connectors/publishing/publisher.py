@@ -45,7 +45,7 @@ __all__ = ["PORTION_COLUMNS", "Publisher"]
 
 PORTION_COLUMNS = "portion_columns"
 """Name in the ledger: the columns of the latest portions, as JSON, portion → columns; of a quarantined line of CSV they
-say what its cells are."""
+name the type of each cell."""
 _KEPT_COLUMNS = 50  # portions
 _MAX_VOIDS = 5_000  # of a batch
 

@@ -7,7 +7,7 @@
     an extension adds to the limit; it is granted while the clock runs, not afterwards
 
 What is received on a day without work counts from the next day, as everything does. A pause (补正, 征求第三方意见)
-keeps the days that have passed, or starts the count anew when it ends; which of the two, the rule says. A pause that
+keeps the days that have passed, or restarts the count when it ends; which of the two, the rule says. A pause that
 begins after the clock has run out changes nothing: what is late stays late. A limit in hours is exact and knows no
 holidays.
 

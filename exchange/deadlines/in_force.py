@@ -1,6 +1,6 @@
 """Rules in force: the rule book that a pool follows and its calendar, as a port and as what comes with the program.
 
-Whoever needs a deadline asks for both at once, by one reader, so that a deadline and the entry that names its rule are
+A caller asks for both at once, by one reader, so that a deadline and the entry that names its rule are
 of one state of the pool:
 
     rules = source.rules(reader)

@@ -34,7 +34,7 @@ class DueDates(Protocol):
 
     @property
     def supplement_restarts(self) -> bool:
-        """Whether the reply clock begins anew when a request is supplemented; otherwise it stood still meanwhile."""
+        """Whether the reply clock restarts when a request is supplemented; otherwise it stood still meanwhile."""
         ...
 
     def due_at(self, limit: Limit, start: datetime, *, extension: int = 0, pauses: tuple[Pause, ...] = ()) -> datetime:

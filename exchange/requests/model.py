@@ -148,7 +148,7 @@ class Step:
         article: of the rule.
         profile: id and version of the rule profile whose limits held.
         late: the clock had run out before.
-        violation: clause of which it is a violation, by whoever let the clock run out; empty where it is none.
+        violation: clause of which it is a violation, by the party that let the clock run out; empty where it is none.
         reason, clause, reference: as the event requires; the reference is a filing, a certificate, a record of
             negotiations.
     """

@@ -122,12 +122,12 @@ class Procedure:
         rule = _rule(current, _E.DESCRIBE)
         if metadata.code and metadata.code != current.code:
             raise InvalidError(
-                Reason.REQUEST_INVALID, f"got the code {metadata.code}; expected {current.code}: a code stays for ever"
+                Reason.REQUEST_INVALID, f"got the code {metadata.code}; expected {current.code}: a code never changes"
             )
         if metadata.class_code != current.code.partition("/")[0]:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
-                f"got the class {metadata.class_code}; expected that of the code {current.code}, which stays for ever",
+                f"got the class {metadata.class_code}; expected that of the code {current.code}, which never changes",
             )
         changed = replace(
             current,
@@ -256,7 +256,7 @@ class Procedure:
                     f"the entry {topic} is {entry.state}; begin its update first (`pool catalogue change`)",
                 )
             if metadata.code not in {"", entry.code} or metadata.class_code != entry.code.partition("/")[0]:
-                raise InvalidError(Reason.REQUEST_INVALID, f"got another code than {entry.code}; a code stays for ever")
+                raise InvalidError(Reason.REQUEST_INVALID, f"got another code than {entry.code}; a code never changes")
             metadata = replace(metadata, code=entry.code)
             self._catalogue.change(work, _applied(entry, metadata))
         record = CatalogueRecord(
@@ -308,7 +308,7 @@ class Procedure:
     def _check_sources(self, work: UnitOfWork, record: CatalogueRecord) -> None:
         """Check that the department may be the source of the elements that its entry says (decree 809, Art. 19)."""
         codes = sources_of(record.metadata)
-        for code in codes:  # in their order: two publications wait for each other, and neither for ever
+        for code in codes:  # in their order: two publications wait for each other, and neither without end
             element = self._elements.lock(work, code)
             if element is not None:
                 check_source(element, record.provider, self._elements.claims(work, code))

@@ -41,7 +41,7 @@ def catalogue_draft(context: typer.Context, file: Path) -> None:
 
 @catalogue.command("describe")
 def catalogue_describe(context: typer.Context, topic: str, file: Path) -> None:
-    """Give an entry its full metadata from a YAML or JSON file: a draft, or an update that was begun."""
+    """Set the full metadata of an entry from a YAML or JSON file: a draft, or an update that was begun."""
     document = read_document(file)
     print_json(client(context).post(f"/catalogue/{topic}/metadata", document.get("metadata", document)))
 

@@ -153,7 +153,7 @@ class DutyService:
         if self._duties.count(work, department, MOST_ITEMS) >= MOST_ITEMS:
             raise ConflictError(
                 Reason.DEPARTMENT_QUOTA,
-                f"got one more than the {MOST_ITEMS} items that a duty list may have; write a retired one anew",
+                f"got one more than the {MOST_ITEMS} items that a duty list may have; write a retired one again",
                 details={"quota": "duties", "limit": str(MOST_ITEMS)},
             )
 
