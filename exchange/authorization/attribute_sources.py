@@ -26,7 +26,6 @@ from registry.directory.model import (
     DepartmentStatus,
     EntryState,
     GovernmentLevel,
-    ShareType,
 )
 from registry.governance import classification
 from registry.subjects.lookup import SchemaLookup
@@ -172,7 +171,8 @@ class CatalogueAttributes(CatalogueSource):
             published=entry.state is EntryState.PUBLISHED,
             zone=entry.zone,
             time_step=entry.time_step,
-            unconditional=entry.share_type is ShareType.UNCONDITIONAL,
+            share_type=str(entry.share_type),
+            refusal_basis=entry.legal_basis,
         )
 
     @override

@@ -20,6 +20,7 @@ from exchange.deadlines import tables as deadlines
 from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
 from exchange.identity import postgres_proposals as identity
+from exchange.requests import postgres as requests
 from registry.database.errors import unavailable
 from registry.postgres import tables as registry
 from schemas.errors import InvalidError, Reason
@@ -34,6 +35,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     duties.metadata,
     erasure.metadata,
     identity.metadata,
+    requests.metadata,
     registry.metadata,
 )
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from exchange.requests.due_dates import DueDates, Limit
+from exchange.requests.due_dates import DueDates, Limit, Pause
 from exchange.requests.model import (
     Event,
     Ground,
@@ -26,7 +26,7 @@ from registry.directory.model import ShareType
 from schemas.access import Actor
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 
-__all__ = ["GUARDS", "MOST_DISPUTES", "Act", "Duties", "Terms", "due_at_of"]
+__all__ = ["GUARDS", "MOST_DISPUTES", "Act", "Duties", "Span", "Terms", "due_at_of", "limit_of"]
 
 MOST_DISPUTES: Final = 2
 """How often a refusal goes up: to the data authority, then to the government above it (decree 809, Art. 28)."""
@@ -88,8 +88,18 @@ class Act:
     reference: str = ""
 
 
-def due_at_of(request: ShareRequest, clock: Clock, due: DueDates) -> datetime | None:
-    """Return when a clock of a request runs out; None where it has not begun.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a clock of a request runs from, and for how long."""
+
+    limit: Limit
+    start: datetime
+    extension: int = 0
+    pauses: tuple[Pause, ...] = ()
+
+
+def limit_of(request: ShareRequest, clock: Clock) -> Span | None:
+    """Return the limit of a clock of a request, and from when; None where it has not begun.
 
     The reply clock is the provider's: where the authority has decided in its place, there is none.
     """
@@ -97,13 +107,21 @@ def due_at_of(request: ShareRequest, clock: Clock, due: DueDates) -> datetime | 
         case Clock.REPLY if request.received_at is not None and not request.overturned:
             unconditional = request.share_type is ShareType.UNCONDITIONAL
             limit = Limit.UNCONDITIONAL_REPLY if unconditional else Limit.CONDITIONAL_REPLY
-            return due.due_at(limit, request.received_at, extension=request.extension, pauses=request.pauses)
+            return Span(limit, request.received_at, request.extension, request.pauses)
         case Clock.DELIVERY if request.approved_at is not None:
-            return due.due_at(Limit.DELIVERY, request.approved_at)
+            return Span(Limit.DELIVERY, request.approved_at)
         case Clock.SUPPLEMENT if request.noticed_at is not None:
-            return due.due_at(Limit.SUPPLEMENT, request.noticed_at)
+            return Span(Limit.SUPPLEMENT, request.noticed_at)
         case _:
             return None
+
+
+def due_at_of(request: ShareRequest, clock: Clock, due: DueDates) -> datetime | None:
+    """Return when a clock of a request runs out; None where it has not begun."""
+    span = limit_of(request, clock)
+    if span is None:
+        return None
+    return due.due_at(span.limit, span.start, extension=span.extension, pauses=span.pauses)
 
 
 _Check = Callable[[ShareRequest, Act, Terms, RequestRule], PoolError | None]

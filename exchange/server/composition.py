@@ -61,6 +61,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
+from exchange.control.requests.stored import StoredRequests
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
 from exchange.control.zones import ZoneService
@@ -94,6 +95,7 @@ from exchange.records.retractions import RetractionCache
 from exchange.records.sealed_receipts import SealedReceipts
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
+from exchange.requests.postgres import PostgresRequests
 from exchange.server import clock
 from exchange.server.brokers import open_broker, open_schemas_topic
 from exchange.server.clock import microseconds, utc_now
@@ -697,6 +699,7 @@ def _open_identity(
 @dataclass(frozen=True, slots=True)
 class _Authorization:
     access: PostgresAccessStore
+    requests: StoredRequests
     duties: PostgresDuties
     groups: PostgresGroupStore
     attributes: AttributeProvider
@@ -721,7 +724,8 @@ def _open_authorization(
         now=_database_clock,
         database=database,
     )
-    return _Authorization(access, PostgresDuties(tags), PostgresGroupStore(mac), attributes)
+    requests = StoredRequests(PostgresRequests(tags), attributes)
+    return _Authorization(access, requests, PostgresDuties(tags), PostgresGroupStore(mac), attributes)
 
 
 @dataclass(frozen=True, slots=True)

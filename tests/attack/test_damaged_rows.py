@@ -41,6 +41,7 @@ LISTS = {
     "registry_department": ("/departments", "id", "id", "body = replace(body, '330100', '330101')"),
 }
 NO_LIST = {
+    "share_request": "is read with its grant; tests/contract/test_request_store.py",
     "identity_invitation": "a token is looked up by its digest",
     "identity_signing_key": "is read for one connector",
     "registry_approval": "/governance/approvals; tests/contract/test_registry_approvals.py",

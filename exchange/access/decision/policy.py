@@ -39,7 +39,8 @@ class Resource:
         published: the catalogue entry is published; drafts and archived ones are not.
         zone: network zone.
         time_step: microseconds to which the times of its records are rounded when they are delivered; 0 = exact.
-        unconditional: it is shared without conditions (无条件共享).
+        share_type: 共享属性, as the catalogue has it: unconditional, conditional or none.
+        refusal_basis: law and article by which it is not shared; empty where it is.
     """
 
     topic: Topic
@@ -47,7 +48,13 @@ class Resource:
     published: bool
     zone: str = "default"
     time_step: int = 0
-    unconditional: bool = False
+    share_type: str = "conditional"
+    refusal_basis: str = ""
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it is shared without conditions (无条件共享)."""
+        return self.share_type == "unconditional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
