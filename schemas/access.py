@@ -172,6 +172,18 @@ class Action(StrEnum):
     RULES_PROPOSE = "pool:rules:propose"
     RULES_CONFIRM = "pool:rules:confirm"
     RULES_REJECT = "pool:rules:reject"
+    CORRECTION_OPEN = "exchange:correction:open"
+    CORRECTION_READ = "exchange:correction:read"
+    CORRECTION_REVEAL = "exchange:correction:reveal"
+    CORRECTION_ACCEPT = "exchange:correction:accept"
+    CORRECTION_TRANSFER = "exchange:correction:transfer"
+    CORRECTION_WITHDRAW = "exchange:correction:withdraw"
+    CORRECTION_CORRECT = "exchange:correction:correct"
+    CORRECTION_CONFIRM = "exchange:correction:confirm"
+    CORRECTION_REFUSE = "exchange:correction:cannot_verify"
+    CORRECTION_NOTIFY = "exchange:correction:notify"
+    CORRECTION_OVERDUE = "exchange:correction:overdue"
+    CORRECTION_ACKNOWLEDGE = "exchange:correction:acknowledge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from sqlalchemy import exc as sa_exc
 from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
+from exchange.corrections import postgres as corrections
 from exchange.deadlines import tables as deadlines
 from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
@@ -31,6 +32,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     access.metadata,
     audit.metadata,
     broker.metadata,
+    corrections.metadata,
     deadlines.metadata,
     duties.metadata,
     erasure.metadata,

@@ -80,6 +80,7 @@ _ON_ENTRIES = frozenset(rule.action for rule in ENTRY_RULES) - {  # these have r
 }
 _EVERYONE: Mapping[Role, Scope] = {role: Scope.ANY for role in Role if role is not Role.BOOTSTRAP}
 _WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
+_OFFICE = (_R.SHARING_OFFICE_HEAD, _R.SECURITY_OFFICER, _R.CATALOGUE_EDITOR)
 _ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
 
 RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
@@ -213,6 +214,25 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.RULES_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.RULES_CONFIRM: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.RULES_REJECT: {_R.DATA_AUTHORITY: Scope.ANY},
+        # Corrections (decree 809, Art. 26): a consumer that may see a value doubts it, its source department answers;
+        # a test holds these rows against `exchange.corrections.rules`. The pool itself tells the others who have it.
+        _A.CORRECTION_OPEN: dict.fromkeys(_OFFICE, Scope.CONSUMER),
+        _A.CORRECTION_WITHDRAW: dict.fromkeys(_OFFICE, Scope.OWN),
+        _A.CORRECTION_ACKNOWLEDGE: dict.fromkeys(_OFFICE, Scope.OWN),
+        _A.CORRECTION_READ: {
+            **dict.fromkeys(_OFFICE, Scope.OWN),
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.AUDITOR: Scope.ANY,
+        },
+        # Claim and record hold values of a person: for who raised the ticket and who answers it, and for nobody else.
+        _A.CORRECTION_REVEAL: dict.fromkeys(_OFFICE, Scope.OWN),
+        _A.CORRECTION_ACCEPT: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.CATALOGUE_EDITOR: Scope.OWN},
+        _A.CORRECTION_TRANSFER: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        _A.CORRECTION_CORRECT: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.CATALOGUE_EDITOR: Scope.OWN},
+        _A.CORRECTION_CONFIRM: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
+        _A.CORRECTION_REFUSE: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
+        _A.CORRECTION_NOTIFY: {_R.OPERATOR: Scope.ANY},
+        _A.CORRECTION_OVERDUE: {_R.OPERATOR: Scope.ANY},
         _A.REQUEST_CHECK: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},  # who may file it
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
@@ -243,6 +263,17 @@ _READS = frozenset(
         _A.USER_READ,
         _A.CONNECTOR_READ,
         _A.RULES_READ,
+        _A.CORRECTION_READ,
+    }
+)
+_OF_CORRECTIONS = frozenset(
+    {
+        _A.CORRECTION_WITHDRAW,
+        _A.CORRECTION_ACCEPT,
+        _A.CORRECTION_TRANSFER,
+        _A.CORRECTION_CORRECT,
+        _A.CORRECTION_CONFIRM,
+        _A.CORRECTION_REFUSE,
     }
 )
 
@@ -251,7 +282,11 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
         _R.AUDITOR: frozenset(Action) - _READS - {_A.USER_ROTATE},  # nothing is written but its own token
         _R.BOOTSTRAP: frozenset(Action) - {_A.USER_ADD},
         _R.OPERATOR: RECORD_ACTIONS
+        | _OF_CORRECTIONS
         | {
+            _A.CORRECTION_OPEN,
+            _A.CORRECTION_REVEAL,
+            _A.CORRECTION_ACKNOWLEDGE,
             _A.GRANT_SUBMIT,
             _A.GRANT_CONFIRM,
             _A.GRANT_APPROVE,
@@ -294,6 +329,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
 
 _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     *(_ON_ENTRIES - {rule.action for rule in ENTRY_RULES if not rule.person}),
+    *_OF_CORRECTIONS,
     _A.APPROVAL_DECIDE,
     _A.CATALOGUE_RETAIN,
     _A.ELEMENT_LEAD,
