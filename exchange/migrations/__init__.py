@@ -22,6 +22,7 @@ from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
 from exchange.identity import postgres_proposals as identity
 from exchange.requests import postgres as requests
+from exchange.violations import postgres as violations
 from registry.database.errors import unavailable
 from registry.postgres import tables as registry
 from schemas.errors import InvalidError, Reason
@@ -39,6 +40,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     identity.metadata,
     requests.metadata,
     registry.metadata,
+    violations.metadata,
 )
 
 

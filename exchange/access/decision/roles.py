@@ -78,6 +78,14 @@ _ON_ENTRIES = frozenset(rule.action for rule in ENTRY_RULES) - {  # these have r
     _A.CATALOGUE_PUBLISH,
     _A.CATALOGUE_ARCHIVE,
 }
+_VIOLATION_DECISIONS = (
+    _A.VIOLATION_CONFIRM,
+    _A.VIOLATION_DISMISS,
+    _A.VIOLATION_ORDER,
+    _A.VIOLATION_ACCEPT,
+    _A.VIOLATION_ESCALATE,
+    _A.VIOLATION_CLOSE,
+)
 _EVERYONE: Mapping[Role, Scope] = {role: Scope.ANY for role in Role if role is not Role.BOOTSTRAP}
 _WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
 _OFFICE = (_R.SHARING_OFFICE_HEAD, _R.SECURITY_OFFICER, _R.CATALOGUE_EDITOR)
@@ -177,6 +185,26 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.OPERATOR: Scope.ANY,
             _R.AUDITOR: Scope.ANY,
         },
+        # The authority alone decides on a violation; the department concerned reads its cases and is heard. A party of
+        # a grant may report the other one; that it is the other one, `exchange.control.violations` checks.
+        _A.VIOLATION_DETECT: {_R.OPERATOR: Scope.ANY},  # the pool's own timer
+        _A.VIOLATION_REPORT: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.SHARING_OFFICE_HEAD: Scope.PARTY,
+            _R.SECURITY_OFFICER: Scope.PARTY,
+        },
+        _A.VIOLATION_READ: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.AUDITOR: Scope.ANY,
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+            _R.SECURITY_OFFICER: Scope.OWN,
+        },
+        _A.VIOLATION_REPLY: {
+            _R.DATA_AUTHORITY: Scope.ANY,  # to a case against itself alone
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+            _R.SECURITY_OFFICER: Scope.OWN,
+        },
+        **{action: {_R.DATA_AUTHORITY: Scope.ANY} for action in _VIOLATION_DECISIONS},
         _A.AUDIT_READ: {
             _R.AUDITOR: Scope.ANY,
             _R.DATA_AUTHORITY: Scope.ANY,
@@ -253,6 +281,7 @@ _READS = frozenset(
         _A.SCHEMA_READ,
         _A.SCHEMA_READ_BY_ID,
         _A.GRANT_READ,
+        _A.VIOLATION_READ,
         _A.ERASURE_READ,
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
@@ -309,6 +338,9 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.ELEMENT_LEAD,
             _A.CATALOGUE_ZONE,
             _A.DUTY_CHANGE,
+            _A.VIOLATION_REPORT,
+            _A.VIOLATION_REPLY,
+            *_VIOLATION_DECISIONS,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -335,6 +367,9 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.ELEMENT_LEAD,
     _A.CATALOGUE_ZONE,
     _A.DUTY_CHANGE,
+    _A.VIOLATION_REPORT,
+    _A.VIOLATION_REPLY,
+    *_VIOLATION_DECISIONS,
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,
