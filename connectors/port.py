@@ -543,7 +543,9 @@ class Sink(Protocol):
         ...
 
     def begin_again(self) -> None:
-        """Take everything in the target for withdrawn: the pool was restored, and delivers from the beginning.
+        """Take everything in the target for withdrawn: the pool delivers from the beginning.
+
+        It was restored, or the grant was renewed and shows something else.
 
         The stored position stays. The call may be repeated.
 
@@ -553,8 +555,8 @@ class Sink(Protocol):
         """
         raise ConflictError(
             Reason.TOPIC_GENERATION_CHANGED,
-            "the pool was restored from a backup, and delivers from the beginning; empty the target, and delete this "
-            "subscription's ledger",
+            "the pool was restored from a backup, or the grant was renewed with another view, and delivers from the "
+            "beginning; empty the target, and delete this subscription's ledger",
         )
 
     def close(self) -> None:

@@ -144,6 +144,7 @@ class Action(StrEnum):
     GRANT_EXPIRE = "exchange:grant:expire"
     GRANT_REMIND = "exchange:grant:remind"
     GRANT_SUSPEND_UNMASKED = "exchange:grant:suspend_unmasked"
+    GRANT_SUPERSEDE = "exchange:grant:supersede"
     GRANT_READ = "exchange:grant:read"
     PUBLISH = "exchange:records:publish"
     RESUME = "exchange:lane:resume"
@@ -352,6 +353,11 @@ class Grant:
         suspend_after: an active grant that shows unmasked what no request wrote out is suspended from this time on.
         view_schema_id: registry id of the view's output schema, None before approval.
         state: see GrantState.
+        renews: id of the grant that it renews; empty = none.
+        first: id of the first grant of the renewals before it, whose secret makes the record keys; empty = itself.
+        stream: id of the grant whose position and delivered keys it goes on with; empty = its own.
+        since: time from which SINCE_APPROVAL counts; None = its own approval.
+        carried_on, carried: day (ISO 8601) of its activation, and the records released under the renewed grant on it.
     """
 
     id: str
@@ -389,6 +395,22 @@ class Grant:
     source_zone: str = ""
     zone_reason: str = ""
     duty: str = ""
+    renews: str = ""
+    first: str = ""
+    stream: str = ""
+    since: datetime | None = None
+    carried_on: str = ""
+    carried: int = 0
+
+    @property
+    def record_key_id(self) -> str:
+        """Id of the grant whose secret makes the record keys: stable over renewals."""
+        return self.first or self.id
+
+    @property
+    def stream_id(self) -> str:
+        """Id of the grant whose position and delivered keys count: stable over renewals that change no view."""
+        return self.stream or self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,8 @@ class Reason(StrEnum):
     CLAUSE_MISSING = "clause_missing"
     SUPPLEMENT_REPEATED = "supplement_repeated"
     OUTSIDE_DUTY = "outside_duty"
+    GRANT_RENEWED = "grant_renewed"
+    GRANT_VIEW_CHANGED = "grant_view_changed"
     # the law of sharing: corrections
     CORRECTION_MISSING = "correction_missing"
 

@@ -4,8 +4,9 @@ The sink stores rows and position in one transaction, so a crash at any point is
 written is fetched again, what was written and not acknowledged is acknowledged with the next release. The position
 that the pool stores is for its operators; the sink's is the one that counts, except for a target that is empty.
 
-After a restore of the pool a position from before is refused. The subscriber then fetches from the beginning, and only
-once that is answered tells the sink that everything in it counts as withdrawn until it comes again.
+After a restore of the pool a position from before is refused; so is one of a grant whose renewal shows something else.
+The subscriber then fetches from the beginning, and only once that is answered tells the sink that everything in it
+counts as withdrawn until it comes again.
 
 Records that the target rejects go to the quarantine, which is another database. They are stored there before the sink
 commits: after a crash in between they are added a second time, which changes nothing, and they are never lost.
@@ -34,6 +35,11 @@ __all__ = ["BEGINNING", "Subscriber", "SubscriptionConfig"]
 
 BEGINNING = b"\0"
 """Position of the grant's beginning, on the wire (docs/reference/wire.md)."""
+
+_BEGINS_AGAIN = {
+    Reason.TOPIC_GENERATION_CHANGED: "the pool was restored from a backup",
+    Reason.GRANT_VIEW_CHANGED: "the grant was renewed with another view",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,7 @@ class Subscriber:
         return run
 
     def _fetch(self, position: bytes, wait: float) -> FetchResult | None:
-        """Return what follows a position; None where it was made before the pool was restored."""
+        """Return what follows a position; None where the pool begins again: see `_BEGINS_AGAIN`."""
         try:
             return self.pool.fetch(
                 self.config.grant,
@@ -132,16 +138,16 @@ class Subscriber:
                 wait=wait,
             )
         except ConflictError as error:
-            if error.reason is not Reason.TOPIC_GENERATION_CHANGED or position == BEGINNING:
+            if error.reason not in _BEGINS_AGAIN or position == BEGINNING:
                 raise
+            self._notify(f"{_BEGINS_AGAIN[error.reason]}: the target is filled again from the beginning")
             return None
 
     def _fetch_again(self, wait: float) -> FetchResult:
-        """Begin again after a restore of the pool: the target's records count as withdrawn until they come again."""
+        """Begin again: the target's records count as withdrawn until they come again."""
         result = self._fetch(BEGINNING, wait)
         if result is None:  # never, of the beginning
             raise CorruptError(Reason.INTERNAL, "the pool refuses the beginning of the grant")
-        self._notify("the pool was restored from a backup: the target is filled again from the beginning")
         self.sink.begin_again()
         self.ledger.set_meta(begun_again=self.ledger.now())
         return result

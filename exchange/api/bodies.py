@@ -286,6 +286,7 @@ class RequestBody(Body):
     disclosure_reason: str = Field("", max_length=1000, description="why the filter tells what the view hides")
     purpose: str
     duty: str = Field("", max_length=64, description="code of the item of your department's duty list")
+    renews: str = Field("", max_length=64, description="id of the grant that this request renews")
     legal_basis: str
     case_rule: CaseRule = CaseRule.STANDING
     case: str = ""
@@ -319,6 +320,7 @@ class RequestBody(Body):
             disclosure_reason=self.disclosure_reason,
             purpose=self.purpose,
             duty=self.duty,
+            renews=self.renews,
             legal_basis=self.legal_basis,
             case_rule=self.case_rule,
             case=self.case,
@@ -421,6 +423,14 @@ def erasure_json(erasure: Erasure) -> dict[str, Json]:
 def grant_json(grant: Grant) -> dict[str, Json]:
     """Return a grant's document."""
     return to_json(grant)
+
+
+def renewal_json(grant: Grant, now: datetime) -> dict[str, Json]:
+    """Return the request that renews a grant as it is, from now on; end and legal basis are the requester's to add."""
+    document = to_json(grant)
+    kept = {name: document[name] for name in RequestBody.model_fields if document.get(name) not in (None, "", [])}
+    kept |= {"renews": grant.id, "not_before": now.isoformat()}
+    return {name: value for name, value in kept.items() if name not in {"expires", "legal_basis"}}
 
 
 def review_json(review: Review) -> dict[str, Json]:

@@ -12,6 +12,7 @@ from exchange.api.bodies import (
     EventBody,
     RequestBody,
     grant_json,
+    renewal_json,
     review_json,
     version_json,
 )
@@ -148,6 +149,15 @@ def grant_versions(
     """List the versions of a grant, oldest first, each with its hash and the entry of the act that made it."""
     found = who.pool.grant_use.versions(who.actor, who.call, grant_id, after=version_key(after), limit=limit)
     return listed(request, found, limit, document=version_json, key=lambda one: str(one.grant.version))
+
+
+@router.get("/grants/{grant_id}/renewal", tags=["grants"])
+def grant_renewal(who: Caller, grant_id: str) -> Document:
+    """Return the request that renews a grant as it is, to be filed with `expires` and `legal_basis`; nothing is filed.
+
+    Filed with other fields, masks or rows, the renewal begins at the beginning.
+    """
+    return renewal_json(who.pool.grant_reads.show(who.actor, who.call, grant_id).grant, who.pool.now())
 
 
 @router.get("/grants/{grant_id}/use", tags=["grants"])

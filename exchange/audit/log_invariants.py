@@ -40,6 +40,7 @@ _MAKES_VERSION = frozenset(
         Action.GRANT_EXPIRE,
         Action.GRANT_REMIND,
         Action.GRANT_SUSPEND_UNMASKED,
+        Action.GRANT_SUPERSEDE,
     }
 )
 _ENDS = frozenset(
@@ -49,6 +50,7 @@ _ENDS = frozenset(
         Action.GRANT_SUSPEND_UNMASKED,
         Action.GRANT_TERMINATE,
         Action.GRANT_EXPIRE,
+        Action.GRANT_SUPERSEDE,
     }
 )
 
@@ -82,6 +84,7 @@ class LogInvariants:
         self._ended: dict[str, int] = {}
         self._counts: dict[tuple[str, int], int] = {}
         # By grant and generation: the positions after the last release, and `_unreadable` at that time.
+        self._streams: dict[str, str] = {}  # grant → the one whose positions it goes on with
         self._released: dict[tuple[str, int], tuple[list[int], int]] = {}
 
     def check(self, index: int, leaf: bytes) -> None:
@@ -166,6 +169,9 @@ class LogInvariants:
             self._set_back(index, entry["data"])
         elif makes_version(action) and "grant" in entry:
             self._check_grant(index, action, entry["grant"])
+            stream = entry.get("data", {}).get("stream")
+            if stream is not None:  # a renewal goes on where another grant ended
+                self._streams[entry["grant"]["id"]] = stream
 
     def _set_back(self, index: int, data: Mapping[str, Any]) -> None:
         """Take the statement of a restore: lanes and grants go on from where the backup left them."""
@@ -231,7 +237,7 @@ class LogInvariants:
                 index,
                 f"a release under grant {grant_id}, ended by entry {self._ended[grant_id]}",
             )
-        key = (grant_id, data["generation"])
+        key = (self._streams.get(grant_id, grant_id), data["generation"])
         start, end = data["from"], data["to"]
         before, unreadable = self._released.get(key, ([0] * len(end), -1))
         if unreadable == self._unreadable and not data.get("gap"):

@@ -19,6 +19,7 @@ from exchange.access.decision.policy import GrantContext, Resource
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.group import GroupStore
+from exchange.access.grants.renewal import carried_by, quota_of
 from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import fields_of, filter_to_text
 from exchange.deadlines.in_force import RulesInForce, RulesSource
@@ -295,8 +296,10 @@ class AttributeProvider:
         shared.standings({actor for actor, grant_id in wanted if grant_id in grants})
         shared.profiles({one for grant in grants.values() for one in _parties(grant)})
         limited = [grant.id for grant in grants.values() if grant.quota_per_day]
-        released = store.released(reader, limited, quota_day(now)) if limited else {}
-        return [shared.use(actor, grants.get(grant_id), released.get(grant_id, 0)) for actor, grant_id in wanted]
+        day = quota_day(now)
+        released = store.released(reader, limited, day) if limited else {}
+        counts = {one.id: released.get(one.id, 0) + carried_by(one, day) for one in grants.values()}
+        return [shared.use(actor, grants.get(grant_id), counts.get(grant_id, 0)) for actor, grant_id in wanted]
 
     def add_released(self, work: UnitOfWork, grant: Grant, count: int) -> None:
         """Add released records to the day's count.
@@ -306,16 +309,19 @@ class AttributeProvider:
         """
         if count:
             day = quota_day(self._now(work))
-            self._access.add_released(work, grant.id, day, count, grant.quota_per_day)
+            self._access.add_released(work, grant.id, day, count, quota_of(grant, day))
 
     def _gather(self, reader: Reader, grant: Grant) -> GrantAttributes:
         now = self._now(reader)
+        day = quota_day(now)
         profiles = self._identities.profiles(reader, _parties(grant))
         return GrantAttributes(
             grant=grant,
             resource=self._catalogue.resource(reader, grant.topic),
             level=self.level_of(reader, grant),
-            released_today=self._access.released(reader, grant.id, quota_day(now)) if grant.quota_per_day else 0,
+            released_today=self._access.released(reader, grant.id, day) + carried_by(grant, day)
+            if grant.quota_per_day
+            else 0,
             now=now,
             reference=reference_to(grant),
             consumer=profiles.get(grant.consumer),

@@ -159,6 +159,25 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
     print_lines(describe_grant(document, departments, purposes))
 
 
+@grant.command("renew")
+def grant_renew(
+    context: typer.Context,
+    grant_id: str,
+    until: Annotated[str, typer.Option(help="end of the renewal, ISO 8601 with an offset")],
+    basis: Annotated[str, typer.Option(help="law and article (使用依据), in words")],
+    draft: Annotated[
+        bool, typer.Option("--draft", help="print the request, to be changed and submitted; file nothing")
+    ] = False,
+) -> None:
+    """Ask for the renewal of a grant (续期), with the same fields, masks and rows, and print the request with its id.
+
+    The grant stays as it is until the renewal is approved; then the renewal goes on from the grant's position.
+    """
+    pool = client(context)
+    body = {**pool.get(f"/grants/{grant_id}/renewal"), "expires": until, "legal_basis": basis}
+    print_json(body if draft else pool.post("/requests", body))
+
+
 @grant.command("versions")
 def grant_versions(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
     """List the versions of a grant, each with the entry of the act that made it."""

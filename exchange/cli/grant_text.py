@@ -59,8 +59,7 @@ def describe_grant(
         told = ", ".join(_named(field, labels) for field in document["filter_discloses"])
         yield from _row("rows tell", f"{told}, which the fields hide; reason: {document.get('disclosure_reason', '')}")
     yield from _row("purpose", f"{purposes.get(document['purpose'], '')} ({document['purpose']})".strip())
-    if document.get("duty"):
-        yield from _row("duty", document["duty"])
+    yield from _stated(document, "renews", "duty")
     yield from _row("legal basis", document["legal_basis"])
     yield from _row("case", _CASES.get(document["case_rule"], "{case}").format(case=document["case"] or "none"))
     yield from _row("history", _HISTORY.get(document["history"], document["history"]))
@@ -83,6 +82,13 @@ def describe_grant(
         yield ""
         yield "To know before a decision:"
         yield from (f"- {sentence}" for sentence in review["words"])
+
+
+def _stated(document: Mapping[str, Any], *names: str) -> Iterator[str]:
+    """Yield members that not every grant has."""
+    for name in names:
+        if document.get(name):
+            yield from _row(name, document[name])
 
 
 def _ways(document: Mapping[str, Any], flow: str | None) -> Iterator[str]:

@@ -29,7 +29,8 @@ from dataclasses import replace
 from exchange.access.decision.policy import decide
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.group import GroupStore
-from exchange.access.grants.store import AccessStore
+from exchange.access.grants.renewal import find_successor
+from exchange.access.grants.store import AccessStore, GrantQuery
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -48,7 +49,7 @@ from exchange.records.release_draft import ReleaseDrafts, Selected, is_same_view
 from exchange.records.retractions import RetractionCache
 from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import Database
-from schemas.access import Action, Actor, Deny
+from schemas.access import Action, Actor, Allow, Deny, Grant, GrantState
 from schemas.errors import ConflictError, CorruptError, Reason, RefusedError, UnavailableError
 from schemas.failpoints import reached
 from schemas.names import Topic
@@ -147,10 +148,12 @@ class FetchService:
         """Return what a grant delivers, and its consumer's position; where purpose or case are declared, if they fit.
 
         Raises:
-            RefusedError: it is unknown or another department's; the declared purpose or case is not the granted one.
+            RefusedError: it is unknown or another department's; the declared purpose or case is not the granted one;
+                GRANT_RENEWED.
             ConflictError: TRANSITION_NOT_ALLOWED, it was never approved and has no view.
         """
         _, attributes = self._admit(actor, Action.GRANT_READ, call, grant_id)
+        self._require_last(actor, call, attributes)
         if call.purpose or call.case:
             self._require_declaration(actor, call, attributes)
         grant = attributes.grant
@@ -172,7 +175,7 @@ class FetchService:
             grant=grant,
             schema_id=grant.view_schema_id,
             schema_text=schema_text,
-            position=token or self._tokens.seal(current, grant.id, topic.info.generation),
+            position=token or self._tokens.seal(current, grant.stream_id, topic.info.generation),
             row_filter=attributes.row_filter,
         )
 
@@ -190,7 +193,7 @@ class FetchService:
         """Do steps (1) to (7) once; an answer without records has released nothing. For the arguments see `FetchCall`.
 
         Raises:
-            RefusedError: the current grant does not allow it.
+            RefusedError: the current grant does not allow it; GRANT_RENEWED, `details["grant"]` goes on.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
             UnavailableError: nothing was released; RESTORE_UNSETTLED; LOG_BEHIND while the log is not signed;
@@ -204,7 +207,7 @@ class FetchService:
         # (3)
         topic = TopicView(self._broker, grant.topic)
         current, token = self._positions.current(grant, topic, position)
-        wait = self._repeats.wait(grant.id, topic.info.generation, current.next)
+        wait = self._repeats.wait(grant.stream_id, topic.info.generation, current.next)
         if wait:
             self._enforcer.refuse_rate(authorized, _repeated(self._repeats.per_minute, wait))
         if is_tracked(grant) and current.runs is None:
@@ -260,9 +263,9 @@ class FetchService:
             if not self._retractions.still_blocked(work, grant.topic, selection.as_read(), selection.blocked()):
                 raise _RetractedMeanwhileError
             self._attributes.add_released(work, grant, len(selection))
-            stored = self._access.position(work, grant.id)
+            stored = self._access.position(work, grant.stream_id)
             draft = self._drafts.draft(work, selected, authorized, locked, stored)
-            self._access.replace_position(work, grant.id, expected=stored, new=draft.moved)
+            self._access.replace_position(work, grant.stream_id, expected=stored, new=draft.moved)
             # The last write, but not sent with the commit: the time is taken once the entry is stored.
             leaf = self._ledger.write(work, [draft.entry])[0]
             sent = self._monotonic()
@@ -283,13 +286,14 @@ class FetchService:
         info = self._broker.topic(grant.topic)
         if is_clear(position):
             acknowledged = self._positions.read_clear(grant, info, position)
-            position = self._tokens.seal(acknowledged, grant.id, info.generation)
+            position = self._tokens.seal(acknowledged, grant.stream_id, info.generation)
         else:
-            acknowledged = self._tokens.open(position, grant.id, info.generation, info.partitions)
+            acknowledged = self._positions.opened(position, grant, info)
         with self._database.begin() as work:
             entry = authorized.entry({"generation": info.generation, "at": list(acknowledged.next)})
-            stored = self._access.position(work, grant.id)
-            self._access.replace_position(work, grant.id, expected=stored, new=replace(stored, committed=position))
+            stored = self._access.position(work, grant.stream_id)
+            moved = replace(stored, committed=position)
+            self._access.replace_position(work, grant.stream_id, expected=stored, new=moved)
             self._ledger.write(work, [entry])
         return entry.id
 
@@ -309,6 +313,14 @@ class FetchService:
         if attributes is None:  # the decision on an unknown grant is a denial, raised by then
             raise RefusedError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
         return authorized, attributes
+
+    def _require_last(self, actor: Actor, call: RequestContext, attributes: GrantAttributes) -> None:
+        """Refuse to describe a grant that has ended and goes on as another."""
+        if attributes.grant.state in _OVER:
+            decision = Deny(Reason.GRANT_NOT_ACTIVE, "")
+            successor = self._successor(attributes, decision)
+            if successor is not None:
+                self._refuse_renewed(actor, Action.GRANT_READ, call, attributes, successor)
 
     def _require_declaration(self, actor: Actor, call: RequestContext, attributes: GrantAttributes) -> None:
         """Refuse a purpose or a case for which a fetch would be refused; whether the grant is valid is not asked."""
@@ -346,11 +358,38 @@ class FetchService:
         if attributes is not None and isinstance(decision, Deny):
             TRAFFIC.denied(attributes.grant.id, decision.reason)
         resource = str(attributes.grant.topic) if attributes else ""
-        return self._enforcer.admit(
-            actor, action, resource, call, decision, attributes.reference if attributes else None
-        )
+        reference = attributes.reference if attributes else None
+        successor = self._successor(attributes, decision)
+        if attributes is not None and successor is not None:
+            return self._refuse_renewed(actor, action, call, attributes, successor)
+        return self._enforcer.admit(actor, action, resource, call, decision, reference)
+
+    def _refuse_renewed(
+        self, actor: Actor, action: Action, call: RequestContext, attributes: GrantAttributes, successor: Grant
+    ) -> Authorized:
+        """Record the refusal of a grant that was renewed, and raise it with the id of the renewal."""
+        message = f"the grant was renewed; go on under {successor.id}"
+        denied, resource = Deny(Reason.GRANT_RENEWED, message), str(attributes.grant.topic)
+        try:
+            return self._enforcer.admit(actor, action, resource, call, denied, attributes.reference)
+        except RefusedError as error:
+            raise RefusedError(error.reason, error.message, details={"grant": successor.id}) from error
+
+    def _successor(self, attributes: GrantAttributes | None, decision: Allow | Deny) -> Grant | None:
+        """Return the active renewal of a grant under which nothing is released any more, for its own consumer."""
+        if attributes is None or not isinstance(decision, Deny) or decision.reason not in _ENDED:
+            return None
+        grant = attributes.grant
+        query = GrantQuery(consumer=grant.consumer, resource=grant.topic.name, states=frozenset({GrantState.ACTIVE}))
+        with self._database.read() as reader:
+            try:
+                return find_successor(grant, self._access.list(reader, query))
+            except CorruptError:  # of another grant: the denial stays what it is
+                return None
 
 
+_OVER = frozenset({GrantState.COMPLETED, GrantState.EXPIRED})
+_ENDED = {Reason.GRANT_NOT_ACTIVE, Reason.GRANT_EXPIRED}
 _DECLARATION = {Reason.PURPOSE_MISSING, Reason.PURPOSE_MISMATCH, Reason.CASE_MISSING, Reason.CASE_MISMATCH}
 
 

@@ -28,6 +28,7 @@ from typing import TypeAlias
 
 from exchange.access.decision.policy import decide
 from exchange.access.grants.group import Count, GroupStore, PositionChange
+from exchange.access.grants.renewal import quota_of
 from exchange.access.grants.store import quota_day
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes, GrantUse
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
@@ -199,7 +200,7 @@ class GroupFetch:
         """Do steps (3) to (5) of one fetch; None = it is left out, since it repeats itself too often."""
         grant = attributes.grant
         current, token = self._positions.current(grant, topic, one.position)
-        if self._repeats.wait(grant.id, topic.info.generation, current.next):
+        if self._repeats.wait(grant.stream_id, topic.info.generation, current.next):
             return None
         delivered = None
         if is_tracked(grant):
@@ -265,13 +266,13 @@ class GroupFetch:
             if authorized is not None:
                 allowed[index] = authorized, use.attributes
         left = self._counted(work, waiting, allowed, self._unretracted(work, waiting, list(allowed)))
-        grants = {index: waiting[index].grant.id for index in left}
-        stored = self._store.lock_positions(work, list(grants.values())) if grants else {}
+        streams = {index: waiting[index].grant.stream_id for index in left}
+        stored = self._store.lock_positions(work, list(streams.values())) if streams else {}
         drafts = {
-            index: self._drafts.draft(work, waiting[index], *allowed[index], stored.get(grant_id))
-            for index, grant_id in grants.items()
+            index: self._drafts.draft(work, waiting[index], *allowed[index], stored.get(stream))
+            for index, stream in streams.items()
         }
-        changes = {grants[index]: PositionChange(draft.stored, draft.moved) for index, draft in drafts.items()}
+        changes = {streams[index]: PositionChange(draft.stored, draft.moved) for index, draft in drafts.items()}
         if changes and len(self._store.replace_positions(work, changes)) < len(changes):
             raise _FirstPositionError
         return drafts
@@ -299,8 +300,9 @@ class GroupFetch:
         """Add to the day's counts; return those whose quota allowed it."""
         counts, now = {}, None
         for index in indexes:
-            grant, now = waiting[index].grant, allowed[index][1].now
-            counts[grant.id] = Count(len(waiting[index].selection), allowed[index][1].grant.quota_per_day)
+            grant, now = allowed[index][1].grant, allowed[index][1].now
+            limit = grant.quota_per_day if now is None else quota_of(grant, quota_day(now))
+            counts[grant.id] = Count(len(waiting[index].selection), limit)
         if now is None:
             return []
         added = set(self._store.add_released(work, counts, quota_day(now)))

@@ -130,7 +130,7 @@ class ReleaseDrafts:
         moved, run = replace(stored, released=vector(furthest), committed=committed), None
         if is_tracked(grant):
             moved, run = self._tracking.record(work, grant, generation, stored, moved, selection)
-        keys = self._pseudonymizer.record_keys(grant.id, selection.keys)
+        keys = self._pseudonymizer.record_keys(grant.record_key_id, selection.keys)
         data = fetch_data(
             generation=generation,
             start=began.start,
@@ -180,7 +180,7 @@ class ReleaseDrafts:
         withdrawn = sum(len(offsets) for offsets in selection.withdrawn)
         TRAFFIC.released(selected.grant.id, selected.grant.topic, len(selection), withdrawn)
         TRAFFIC.lags.fetched(selected.grant.id, selected.grant.topic, selection.next)
-        self._repeats.released(selected.grant.id, selected.topic.info.generation, selected.current.next)
+        self._repeats.released(selected.grant.stream_id, selected.topic.info.generation, selected.current.next)
         return Release(
             schema_id=selected.grant.view_schema_id or 0,
             values=selection.values,
@@ -189,7 +189,7 @@ class ReleaseDrafts:
             valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
             next_position=self._tokens.seal(
                 ConsumerPosition(last_released=selection.next, next=selection.next, runs=draft.moved.runs),
-                selected.grant.id,
+                selected.grant.stream_id,
                 selected.topic.info.generation,
             ),
             entry_id=draft.entry.id,

@@ -13,7 +13,7 @@ from exchange.audit.note import FileSigner, checkpoint_text, sign_note
 from exchange.audit.tiles import Edge, TileFiles, decode_bundle, encode_bundle
 from exchange.audit.verify import VerificationReport, main, verify_files
 from schemas.access import Action
-from schemas.audit import AuditEntry, Checkpoint, Decision, from_leaf, to_leaf
+from schemas.audit import AuditEntry, Checkpoint, Decision, GrantRef, from_leaf, to_leaf
 from schemas.errors import Reason
 from schemas.merkle import leaf_hash
 from tests.kit.cases.audit import ORIGIN, Entries, LogWorld, leaves_of, memory_world
@@ -271,6 +271,19 @@ STORIES: list[tuple[str, Callable[[Entries], list[AuditEntry]], set[tuple[str, i
         "a release left out",
         lambda make: [make.grant(3, "cc" * 32), make.fetch(0, 10), make.fetch(20, 30)],
         {("fetch.gap", 2)},
+    ),
+    (
+        "a release left out between a grant and its renewal",
+        lambda make: [
+            make.grant(3, "cc" * 32),
+            make.fetch(0, 10),
+            replace(
+                make.make(Action.GRANT_PROVISION, data={"stream": "g-1"}),
+                grant=GrantRef(id="g-2", version=3, hash="dd" * 32),
+            ),
+            replace(make.fetch(20, 30), grant=GrantRef(id="g-2", version=3, hash="dd" * 32)),
+        ],
+        {("fetch.gap", 3)},
     ),
     ("a grant out of nowhere", lambda make: [make.fetch(0, 10)], {("grant.unknown", 0)}),
     (

@@ -9,8 +9,8 @@ This law is written in GRANT_RULES and nowhere else. Two checks read it, one aft
     life cycle  `exchange.access.grants.life_cycle`: may this happen to this version, by this account? On the locked
                 grant, so that a decision on an older version cannot pass.
 
-A renewal is no event of a grant: it is a request of its own (`exchange.requests.life_cycle.renewal_of`), and the grant
-stays as it is until it ends.
+A renewal is no event of a grant: it is a request of its own (`exchange.access.grants.renewal`), and the grant stays as
+it is until it ends, or until the renewal is active and supersedes it.
 
 A rule without an action is declared and not offered: this version of the pool refuses the event. Its row says what the
 law requires, and is strict where the law says nothing; it must be reviewed before the event is offered.
@@ -51,6 +51,7 @@ class Event(StrEnum):
     EXPIRE = "expire"
     REMIND = "remind"
     SUSPEND_UNMASKED = "suspend_unmasked"
+    SUPERSEDE = "supersede"
     COMPLETE = "complete"
     CHANGE_SERVICE = "change_service"
     TERMINATE_BY_AGREEMENT = "terminate_by_agreement"
@@ -149,6 +150,8 @@ _ROWS = (
               person=False),
     GrantRule(_E.SUSPEND_UNMASKED, _S.ACTIVE,  _S.SUSPENDED,   _P.SYSTEM,    "",            _A.GRANT_SUSPEND_UNMASKED,
               person=False),
+    # In the transaction that activates its renewal: what was delivered is held under that, and nothing is disposed of.
+    GrantRule(_E.SUPERSEDE,    _S.ACTIVE,      _S.COMPLETED,   _P.PROVIDER,  "Art. 20",     _A.GRANT_SUPERSEDE),
     # Declared and not offered.
     GrantRule(_E.NEED_MORE,    _S.SUBMITTED,   _S.SUPPLEMENT,  _P.PROVIDER,  "Art. 21"),
     GrantRule(_E.RESUBMIT,     _S.SUPPLEMENT,  _S.SUBMITTED,   _P.CONSUMER,  ""),

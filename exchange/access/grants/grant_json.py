@@ -34,7 +34,8 @@ _MEMBERS = frozenset(
 _LATER = frozenset(
     {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
-        "suspend_after", "source_zone", "zone_reason", "duty",
+        "suspend_after", "source_zone", "zone_reason", "duty", "renews", "first", "stream", "since", "carried_on",
+        "carried",
     }
 )  # fmt: skip
 
@@ -88,6 +89,12 @@ def _later(grant: Grant) -> dict[str, Json]:
         "source_zone": grant.source_zone,
         "zone_reason": grant.zone_reason,
         "duty": grant.duty,
+        "renews": grant.renews,
+        "first": grant.first,
+        "stream": grant.stream,
+        "since": None if grant.since is None else _time_to_text(grant.since),
+        "carried_on": grant.carried_on,
+        "carried": grant.carried,
     }
 
 
@@ -166,6 +173,12 @@ def from_json(value: Json) -> Grant:
             source_zone=_member({"source_zone": "", **value}, "source_zone", str),
             zone_reason=_member({"zone_reason": "", **value}, "zone_reason", str),
             duty=_member({"duty": "", **value}, "duty", str),
+            renews=_member({"renews": "", **value}, "renews", str),
+            first=_member({"first": "", **value}, "first", str),
+            stream=_member({"stream": "", **value}, "stream", str),
+            since=_time_from_text(_member(value, "since", str)) if "since" in value else None,
+            carried_on=_member({"carried_on": "", **value}, "carried_on", str),
+            carried=_member({"carried": 0, **value}, "carried", int),
         )
     except (KeyError, ValueError) as error:
         raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error

@@ -40,6 +40,7 @@ __all__ = [
     "provision",
     "remind",
     "submit",
+    "supersede",
     "suspend_unmasked",
 ]
 
@@ -55,6 +56,7 @@ ADVANCING: Final = OFFERED - {
     Event.PROVISION,
     Event.REMIND,
     Event.SUSPEND_UNMASKED,
+    Event.SUPERSEDE,
 }
 """Events that `advance` carries out; each of the others has a function of its own."""
 
@@ -213,6 +215,16 @@ def suspend_unmasked(grant: Grant, *, by: Actor, at: datetime) -> Grant:
     if grant.suspend_after is None or at < grant.suspend_after:
         raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "the time to write the masks out is not over")
     return _next(grant, rule, by=by, at=at)
+
+
+def supersede(grant: Grant, *, by: Actor, at: datetime) -> Grant:
+    """Complete a grant whose renewal is activated.
+
+    Raises:
+        RefusedError: NOT_PROVIDER, ROLE_MISSING, ROLE_FORBIDDEN (a program).
+        ConflictError: TRANSITION_NOT_ALLOWED.
+    """
+    return _next(grant, _permit(grant, Event.SUPERSEDE, by=by, at=at), by=by, at=at)
 
 
 def advance(

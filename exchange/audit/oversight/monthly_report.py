@@ -43,6 +43,7 @@ _RIGHTS: Final = frozenset(
         Action.GRANT_RESUME,
         Action.GRANT_TERMINATE,
         Action.GRANT_EXPIRE,
+        Action.GRANT_SUPERSEDE,
         Action.USER_ADD,
         Action.USER_REVOKE,
         Action.PROPOSAL_CONFIRM,

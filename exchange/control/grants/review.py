@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from exchange.access.decision.parties import flow_of
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
+from exchange.access.grants.renewal import describe_renewal
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
@@ -173,7 +174,9 @@ class GrantReview:
         return Holding(
             part=self._part(reader, grant, masks, levels),
             others=tuple(
-                self._part(reader, one, masks, levels) for one in found if one.id != grant.id and one.state in HOLDING
+                self._part(reader, one, masks, levels)
+                for one in found
+                if one.id not in {grant.id, grant.renews} and one.state in HOLDING
             ),
             ended=tuple(one for one in found if one.id != grant.id and one.state in ENDED),
             masks=masks,
@@ -188,7 +191,8 @@ class GrantReview:
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
         duty = [] if self._duties is None else describe_duty(reader, self._duties, grant)
-        words = duty + _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
+        words = duty + self._describe_renewal(reader, grant) + _describe_grant(grant, masks)
+        words += _describe_holding(holding) if _counts(grant) else []
         profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
         review = replace(
             _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id)),
@@ -232,6 +236,9 @@ class GrantReview:
         flow = _flow(grant, self._attributes.profiles(reader, (grant.consumer, grant.provider)))
         said: dict[str, Json] = {} if flow is None else {"flow": str(flow)}
         return said | ({"zones": [grant.source_zone, grant.zone]} if grant.source_zone else {})
+
+    def _describe_renewal(self, reader: Reader, grant: Grant) -> list[str]:
+        return describe_renewal(grant, self._access.get(reader, grant.renews)) if grant.renews else []
 
     def _rules(self, reader: Reader) -> RulesInForce | None:
         """Return the rules in force; None where a row of them is damaged: a grant shows no deadline then."""

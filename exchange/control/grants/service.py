@@ -30,11 +30,13 @@ from exchange.access.grants.life_cycle import (
     confirm,
     provision,
     remind,
+    supersede,
     suspend_unmasked,
 )
-from exchange.access.grants.store import AccessStore
+from exchange.access.grants.renewal import carried_by, check_renewable, renewal
+from exchange.access.grants.store import AccessStore, quota_day
 from exchange.authorization.attributes import AttributeProvider, reference_to
-from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.parties import check_plaintext, check_zones
 from exchange.control.grants.reads import read_grant
@@ -173,13 +175,46 @@ class GrantService:
                 )
                 last = self._enforcer.follow(act, actor, Action.GRANT_PROVISION, resource, call, decision)
             schema_id = self._views.register(work, grant)
+            renewed = None
+            if grant.renews:
+                renewed = self._lock_renewed(work, grant, holding)
+                grant = self._inheriting(work, grant, renewed)
             activated = replace(holding, part=replace(holding.part, grant=grant))
             grant = provision(grant, by=actor, at=now, holding=activated, view_schema_id=schema_id)
             self._access.put(work, grant, entry_id=last.entry_id, at=now)
             last.grant = reference_to(grant)
             last.note(view_schema=schema_id, fields=list(grant.fields), **decision_data(activated))
             last.note(**self._review.sharing_data(work, grant))
+            if renewed is not None:
+                last.note(renews=grant.renews, **({"stream": grant.stream} if grant.stream else {}))
+                if renewed.state is GrantState.ACTIVE:
+                    self._supersede(work, act, actor, call, renewed, by=grant.id)
         return grant
+
+    def _lock_renewed(self, work: UnitOfWork, grant: Grant, holding: Holding) -> Grant:
+        """Lock the grant that another renews: no release under it is stored after this transaction."""
+        renewed = self._access.lock_for_update(work, grant.renews)
+        others = (*(part.grant for part in holding.others), *holding.ended)
+        check_renewable(grant, renewed, others)
+        return renewed
+
+    def _inheriting(self, work: UnitOfWork, grant: Grant, renewed: Grant) -> Grant:
+        day = quota_day(self._attributes.now(work))
+        released = self._access.released(work, renewed.id, day) + carried_by(renewed, day)
+        return renewal(grant, renewed, released=released, day=day)
+
+    def _supersede(
+        self, work: UnitOfWork, act: AuditedAct, actor: Actor, call: RequestContext, renewed: Grant, *, by: str
+    ) -> None:
+        """Complete the grant whose renewal is activated in the same transaction, with an entry of its own."""
+        standing, action = self._attributes.standing(actor), Action.GRANT_SUPERSEDE
+        decision = decide_control(actor, action, standing=standing, grant=renewed, proven=True)
+        following = self._enforcer.follow(act, actor, action, str(renewed.topic), call, decision)
+        now = self._attributes.now(work)
+        superseded = supersede(renewed, by=actor, at=now)
+        self._access.put(work, superseded, entry_id=following.entry_id, at=now)
+        following.grant = reference_to(superseded)
+        following.note(renewed_by=by, state=str(superseded.state))
 
     def change(
         self,

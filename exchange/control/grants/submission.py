@@ -11,6 +11,7 @@ from typing import Protocol
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.holding import check_ceiling
 from exchange.access.grants.life_cycle import RequestTerms, submit
+from exchange.access.grants.renewal import check_renewal
 from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
@@ -101,6 +102,8 @@ class Submission:
                 act.note(unmasked=list(grant.unmasked), filter_discloses=list(grant.filter_discloses))
             if grant.duty:
                 act.note(duty=grant.duty)
+            if grant.renews:
+                act.note(renews=grant.renews)
         return grant
 
     def check(self, actor: Actor, call: RequestContext, draft: Grant) -> Review:
@@ -136,6 +139,11 @@ class Submission:
             approved_at=None,
             view_schema_id=None,
             state=GrantState.DRAFT,
+            first="",
+            stream="",
+            since=None,
+            carried_on="",
+            carried=0,
             zone=resource.zone if asking is None else asking.zone,
         )
         standing = self._attributes.standing(actor)
@@ -157,6 +165,8 @@ class Submission:
                 Reason.FIELD_UNKNOWN,
                 f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
             )
+        if draft.renews:
+            check_renewal(draft, self._access.get(work, draft.renews), self._attributes.now(work))
         terms = RequestTerms(
             purposes={purpose.id for purpose in self._access.purposes(work) if purpose.active},
             level=level,

@@ -77,7 +77,7 @@ class ConsumerPositions:
             current = self.read_clear(grant, info, token)
             token = b""
         else:
-            current = self._tokens.open(token, grant.id, info.generation, info.partitions)
+            current = self.opened(token, grant, info)
         # A position before the floor does not get around the grant's history rule.
         return replace(
             current, last_released=maximum(current.last_released, floor), next=maximum(current.next, floor)
@@ -87,7 +87,46 @@ class ConsumerPositions:
         # A connection of its own, given back before the broker is asked: while the broker does not answer, waiting
         # fetches must not keep connections that publishing and the registry need.
         with self._database.read() as reader:
-            return self._access.position(reader, grant.id)
+            return self._access.position(reader, grant.stream_id)
+
+    def opened(self, token: bytes, grant: Grant, info: TopicInfo) -> ConsumerPosition:
+        """Read a token of a grant, as `PositionTokens.open` does.
+
+        Raises:
+            InvalidError: POSITION_INVALID.
+            ConflictError: TOPIC_GENERATION_CHANGED; GRANT_VIEW_CHANGED, it was made under the grant that this one
+                renews, which showed something else.
+        """
+        try:
+            return self._tokens.open(token, grant.stream_id, info.generation, info.partitions)
+        except InvalidError:
+            if self._is_of_renewed(token, grant):
+                raise ConflictError(
+                    Reason.GRANT_VIEW_CHANGED,
+                    f"got a position of a grant that {grant.id} renews, which showed other fields or rows: take the "
+                    "records of the target for withdrawn, and fetch from the beginning (one 0 byte)",
+                ) from None
+            raise
+
+    def _is_of_renewed(self, token: bytes, grant: Grant) -> bool:
+        """Return whether a token is of another stream of the grants that this one renews, one after the other."""
+        renewed, streams = grant.renews, {grant.stream_id}
+        while renewed:
+            with self._database.read() as reader:
+                earlier = self._access.get(reader, renewed)
+            if earlier.stream_id not in streams:
+                streams.add(earlier.stream_id)
+                try:
+                    info = self._broker.topic(earlier.topic)
+                    self._tokens.open(token, earlier.stream_id, info.generation, info.partitions)
+                except ConflictError:
+                    return True
+                except InvalidError:
+                    pass
+                else:
+                    return True
+            renewed = earlier.renews
+        return False
 
     def read_clear(self, grant: Grant, info: TopicInfo, token: bytes) -> ConsumerPosition:
         """Read a token in clear, of a pool of the version before, that equals what that pool has stored.
@@ -99,7 +138,7 @@ class ConsumerPositions:
             InvalidError: POSITION_INVALID, it is another one.
             ConflictError: TOPIC_GENERATION_CHANGED.
         """
-        position = read_clear(token, grant.id, info.generation, info.partitions)
+        position = read_clear(token, grant.stream_id, info.generation, info.partitions)
         stored = self._stored(grant)
         if token == stored.committed:
             return position
@@ -118,10 +157,10 @@ class ConsumerPositions:
         if not is_clear(committed):
             return committed
         try:
-            position = read_clear(committed, grant.id, info.generation, info.partitions)
+            position = read_clear(committed, grant.stream_id, info.generation, info.partitions)
         except (ConflictError, InvalidError):  # of an earlier generation: refused in either form
             return b""
-        return self._tokens.seal(position, grant.id, info.generation)
+        return self._tokens.seal(position, grant.stream_id, info.generation)
 
     def unmoved(
         self,
@@ -139,17 +178,18 @@ class ConsumerPositions:
         a scan that time has ended.
         """
         if not caught_up or (token and self._tokens.now() - current.issued >= _ISSUE_SECONDS):
-            return self._tokens.seal(replace(current, next=end), grant.id, info.generation)
+            return self._tokens.seal(replace(current, next=end), grant.stream_id, info.generation)
         self._ahead.put(grant, info.generation, current.next, end)
-        return token or self._tokens.seal(current, grant.id, info.generation)
+        return token or self._tokens.seal(current, grant.stream_id, info.generation)
 
     def floor(self, grant: Grant, topic: TopicView) -> Positions:
         """Return the first positions that the grant's history rule lets its consumer see."""
         if grant.history is History.ALL:
             return (0,) * topic.info.partitions
-        if grant.approved_at is None:
+        since = grant.since or grant.approved_at
+        if since is None:
             return topic.ends.latest
-        return self._broker.positions_for_time(grant.topic, int(grant.approved_at.timestamp() * 1_000_000))
+        return self._broker.positions_for_time(grant.topic, int(since.timestamp() * 1_000_000))
 
 
 def maximum(one: Positions, other: Positions) -> Positions:

@@ -63,7 +63,7 @@ class Delivered:
             self._events.add(keys, delivered)
             return candidates
         tracked = None if left_out is None else self._tracked_of(read)
-        state = self._tracking.state(self._grant.id, self._generation, self._runs)
+        state = self._tracking.state(self._grant.stream_id, self._generation, self._runs)
         offsets = (offset for part in read.partitions for offset in part.offsets)
         return self._events.withdrawn(state, keys, offsets, delivered, candidates, left_out, tracked)
 
@@ -109,7 +109,7 @@ class DeliveryTracking:
         Read in one statement, so that these releases have all events below these positions.
         """
         with self._database.read() as reader:
-            stored = self._access.position(reader, grant.id)
+            stored = self._access.position(reader, grant.stream_id)
         return _tracked(stored, generation), stored.runs
 
     def state(self, grant_id: str, generation: int, runs: int) -> State:
@@ -133,7 +133,7 @@ class DeliveryTracking:
         until = self._monotonic() + _SCAN_SECONDS
         while True:
             with self._database.read() as reader:
-                stored = self._access.position(reader, grant.id)
+                stored = self._access.position(reader, grant.stream_id)
             released = _unpack(stored.released)
             tracked = _tracked(stored, generation) or floor
             if len(released) != len(floor):
@@ -176,12 +176,12 @@ class DeliveryTracking:
         moved = replace(moved, tracked=_pack(generation, ends))
         if len(run):
             moved = replace(moved, runs=stored.runs + 1)
-            self._store(work, grant.id, generation, moved.runs, run)
+            self._store(work, grant.stream_id, generation, moved.runs, run)
         return moved, run
 
     def released(self, grant: Grant, generation: int, stored: GrantPosition, run: Run) -> None:
         """Take a run that was committed into the copy of this process."""
-        key = (grant.id, generation)
+        key = (grant.stream_id, generation)
         with self._lock:
             state = self._states.get(key, EMPTY)
             if len(run) and state.count == stored.runs:
@@ -218,9 +218,9 @@ class DeliveryTracking:
             reached = tuple(max(pair) for pair in zip(tracked, end, strict=True))
         moved = replace(stored, tracked=_pack(generation, reached), runs=stored.runs + (1 if len(run) else 0))
         with self._database.begin() as work:
-            self._access.replace_position(work, grant.id, expected=stored, new=moved)
+            self._access.replace_position(work, grant.stream_id, expected=stored, new=moved)
             if len(run):
-                self._store(work, grant.id, generation, moved.runs, run)
+                self._store(work, grant.stream_id, generation, moved.runs, run)
         self.released(grant, generation, stored, run)
 
     def _store(self, work: UnitOfWork, grant_id: str, generation: int, number: int, run: Run) -> None:

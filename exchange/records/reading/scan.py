@@ -213,7 +213,7 @@ class GrantScan:
             earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
             next_ = _maximum(at, earliest)
             position = ConsumerPosition(last_released=_maximum(current.last_released, next_), next=next_, runs=None)
-            token = self._tokens.seal(position, grant.id, topic.info.generation)
+            token = self._tokens.seal(position, grant.stream_id, topic.info.generation)
             # Offsets do not leave the pool.
             raise GoneError(error.reason, error.message, details={"position": token.hex()}) from error
 

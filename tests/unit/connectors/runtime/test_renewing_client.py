@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from connectors.runtime import renewing_client
 from connectors.runtime.renewing_client import RenewingPoolClient
+from exchange.api.problems import rpc_status
 from exchange.client import Identity
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.proto.pool.v1 import exchange_pb2 as wire
@@ -104,3 +106,49 @@ def test_the_configured_gateway_comes_before_that_of_the_enrolment(tmp_path: Pat
 def test_a_folder_without_identity_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="pool-connect enrol"):
         Client(tmp_path, "", lambda: NOW)
+
+
+class RenewedGrants(stubs.ExchangeServicer):
+    """Knows under which grant each one goes on."""
+
+    def __init__(self, renewals: dict[str, str]) -> None:
+        self.renewals = renewals
+        self.asked: list[tuple[str, str]] = []
+
+    def _under(self, call: str, grant: str, context: Any) -> None:
+        self.asked.append((call, grant))
+        if grant in self.renewals:
+            error = RefusedError(Reason.GRANT_RENEWED, "renewed", details={"grant": self.renewals[grant]})
+            status = rpc_status(error)
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+
+    def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
+        self._under("fetch", request.grant_id, context)
+        return wire.FetchReply(next_position=request.position + b"+")
+
+    def Commit(self, request: wire.CommitRequest, context: Any) -> wire.CommitReply:  # noqa: N802
+        self._under("commit", request.grant_id, context)
+        return wire.CommitReply(entry_id="e-1")
+
+
+def test_a_grant_that_was_renewed_goes_on_under_its_renewal_from_the_same_position(tmp_path: Path) -> None:
+    gateway, told = RenewedGrants({"g-1": "g-2", "g-2": "g-3"}), list[str]()
+    declared = {"purpose": "eligibility", "case": "1"}
+    with serving(gateway) as address, Client(enrolled(tmp_path, address), "", lambda: NOW, told.append) as client:
+        assert client.fetch("g-1", position=b"p", **declared).next_position == b"p+"
+        assert client.commit("g-1", b"p+", **declared) == "e-1"
+        assert gateway.asked == [("fetch", "g-1"), ("fetch", "g-2"), ("fetch", "g-3"), ("commit", "g-3")]
+        assert told == [
+            "the grant g-1 was renewed: g-1 goes on under g-2",
+            "the grant g-2 was renewed: g-1 goes on under g-3",
+        ]
+
+
+def test_a_renewal_that_names_itself_is_an_error_and_no_loop(tmp_path: Path) -> None:
+    gateway = RenewedGrants({"g-1": "g-2", "g-2": "g-2"})
+    with serving(gateway) as address, Client(enrolled(tmp_path, address), "", lambda: NOW) as client:
+        with pytest.raises(RefusedError) as caught:
+            client.fetch("g-1", purpose="eligibility", case="1")
+        assert caught.value.reason is Reason.GRANT_RENEWED
+        assert len(gateway.asked) == 2

@@ -55,6 +55,8 @@ class Checks:
                     self.life.remind(grant, by=by, at=at, suspend_after=at)
                 case Event.SUSPEND_UNMASKED:
                     self.life.suspend_unmasked(replace(grant, suspend_after=at), by=by, at=at)
+                case Event.SUPERSEDE:
+                    self.life.supersede(grant, by=by, at=at)
                 case _:
                     self.life.advance(grant, event, by=by, at=at, reason="because", holding=held(grant))
         except PoolError as error:
@@ -170,9 +172,9 @@ def test_a_reason_is_due_where_the_row_says_so(under: Any) -> None:
     assert life.advance(grant, Event.SUSPEND, by=OFFICER, at=NOW).state is GrantState.SUSPENDED
 
 
-def test_eleven_of_twenty_two_events_are_offered_and_each_has_an_action_of_its_own() -> None:
+def test_twelve_of_twenty_three_events_are_offered_and_each_has_an_action_of_its_own() -> None:
     actions = [rule.action for rule in GRANT_RULES.values() if rule.action is not None]
-    assert (len(GRANT_RULES), len(OFFERED), len(set(actions))) == (22, 11, 11)
+    assert (len(GRANT_RULES), len(OFFERED), len(set(actions))) == (23, 12, 12)
     of_grants = {action for action in Action if action.value.startswith("exchange:grant:")}
     assert set(actions) == of_grants - {Action.GRANT_READ}
     assert all(event is rule.event for event, rule in GRANT_RULES.items())

@@ -23,6 +23,7 @@ from exchange.access.grants.life_cycle import (
     provision,
     remind,
     submit,
+    supersede,
     suspend_unmasked,
 )
 from schemas.access import (
@@ -116,6 +117,7 @@ def test_an_event_that_the_table_does_not_offer_is_a_conflict(state: GrantState,
         Event.CONFIRM: lambda: confirm(grant, by=OFFICER, at=NOW, holding=held(grant)),
         Event.REMIND: lambda: remind(grant, by=TIMER, at=NOW, suspend_after=NOW),
         Event.SUSPEND_UNMASKED: lambda: suspend_unmasked(replace(grant, suspend_after=NOW), by=TIMER, at=NOW),
+        Event.SUPERSEDE: lambda: supersede(grant, by=OWNER, at=NOW),
     }
     with pytest.raises(ConflictError) as error:
         calls.get(event, lambda: advance(grant, event, by=AUTHORITY, at=NOW, reason="because"))()
@@ -333,13 +335,15 @@ def test_every_field_of_a_grant_is_in_its_hash() -> None:
     grant = a_grant()
     later = {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
-        "suspend_after", "source_zone", "zone_reason", "duty",
+        "suspend_after", "source_zone", "zone_reason", "duty", "renews", "first", "stream", "since", "carried_on",
+        "carried",
     }  # fmt: skip
     assert set(to_json(grant)) == {"form"} | {field.name for field in fields(Grant)} - later
     changed: dict[str, Any] = {"topic": replace(grant.topic, major=2), "ceiling": Level.G1, "row_filter": None}
     changed |= {"fields": ("id_number",), "masks": (), "case_rule": CaseRule.EACH_CALL, "history": History.ALL}
     changed |= {"not_before": NOW, "expires": NOW, "approved_at": NOW, "withdrawals": False}
     changed |= dict.fromkeys(("unmasked", "filter_discloses", "together_with"), ("another",)) | {"suspend_after": NOW}
+    changed |= {"since": NOW, "carried": 9}
     changed |= {"version": 9, "quota_per_day": 9, "view_schema_id": 9, "state": GrantState.EXPIRED}
     for field in fields(Grant):
         other = replace(grant, **{field.name: changed.get(field.name, "another")})
