@@ -18,6 +18,7 @@ connectors                reports, lists                   exchange/control/conn
 departments               rename, merge, deactivate        exchange/control/departments.py
 zones                     network zones                     exchange/control/zones.py
 duties                    duty lists of departments        exchange/control/grants/duty_lists.py
+figures                   KPI, supervision events         exchange/control/oversight/figures.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -56,6 +57,7 @@ from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
+from exchange.control.oversight.figures import FigureService
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
 from exchange.control.zones import ZoneService
@@ -127,6 +129,7 @@ class Pool:
     restores: Restores
     clock: ClockService
     rules: RuleService
+    figures: FigureService
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

@@ -195,6 +195,8 @@ class Action(StrEnum):
     CORRECTION_NOTIFY = "exchange:correction:notify"
     CORRECTION_OVERDUE = "exchange:correction:overdue"
     CORRECTION_ACKNOWLEDGE = "exchange:correction:acknowledge"
+    REPORT_READ = "exchange:report:read"
+    SUPERVISION_READ = "exchange:supervision:read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ from exchange.api.caller import (
 from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.directory import departments, duties, zones
+from exchange.api.oversight import reports
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.api.rules import routes as rules
 from exchange.pool import Pool
@@ -176,6 +177,7 @@ ROUTERS: Final = (
     audit.router,
     records.router,
     rules.router,
+    reports.router,
 )
 """All routes of the API."""
 

@@ -11,6 +11,7 @@ pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
 pool erase                             erasure of a record key's values, by two persons
 pool calendar | profile | deadline     working days, limits with their clauses, one deadline computed
+pool report                            figures of departments for supervision, and what is behind them
 pool audit                             search and verify the audit log
 pool clock                             settle a clock that stored a time of the future
 pool broker                            check acknowledged batches; export the schemas topic
@@ -26,6 +27,8 @@ from exchange.cli import accounts, audit, backup, broker, clock, control, erase,
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.directory import departments, duties, zones
 from exchange.cli.output import CommandGroup, fail
+from exchange.cli.report import figures as report_figures
+from exchange.cli.report import group as reports
 from exchange.cli.rules import calendar as working_days
 from exchange.cli.rules import profiles
 from schemas.errors import PoolError
@@ -55,6 +58,8 @@ accounts.add_to(app)
 erase.add_to(app)
 working_days.add_to(app)
 profiles.add_to(app)
+reports.add_to(app)
+report_figures.add_to_group()
 audit.add_to(app)
 clock.add_to(app)
 broker.add_to(app)

@@ -3,7 +3,6 @@
 Both read the log's files (or a copy) with its public key, verify what they read, and need neither database nor pool.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from exchange.cli.output import is_damaged, print_line, write_text
-from schemas.errors import InvalidError, Reason
+from exchange.cli.report.group import write_report
 
 __all__ = ["add_to"]
 
@@ -78,19 +77,7 @@ def report(
         names=names,
         titles=titles,
     )
-    if form is ReportFormat.HTML:
-        text = report_html(document)
-    elif form is ReportFormat.CSV:
-        text = "\ufeff" + report_csv(document)  # by the mark, spreadsheets know that it is UTF-8
-    else:
-        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-    if output is None:
-        write_text(text)
-    else:
-        try:
-            output.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            raise InvalidError(Reason.CONFIG_INVALID, f"{output}: {error.strerror}") from error
+    write_report(document, form, output, html=report_html, csv=report_csv)
     whole = document["integrity"]["whole"]
     if not whole:
         print_line("the log is not whole: run `pool audit verify`", err=True)

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from exchange.deadlines.calendar import Calendar
-from exchange.deadlines.clock import AfterPause, Clock, Limit, Unit
+from exchange.deadlines.clock import AfterPause, Clock, Due, Limit, Unit
 from schemas.access import Role
 from schemas.canonical import Json, canonical
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -183,6 +183,23 @@ class Ruling:
             "profile_version": self.profile.version,
             "profile_digest": self.profile.digest,
         }
+
+    def noted_clock(self, due: Due, *, done_at: datetime | None = None) -> dict[str, Json]:
+        """Return what an entry notes of a clock of this rule, from which figures and supervision events are made.
+
+        Args:
+            due: until when.
+            done_at: when it was done what the clock runs for, aware; None while it runs.
+        """
+        clock: dict[str, Json] = {
+            "rule": str(self.id),
+            "profile": self.profile.profile,
+            "profile_version": self.profile.version,
+            "due": due.at.isoformat(),
+        }
+        if due.provisional:
+            clock["provisional"] = True
+        return {"clock": clock if done_at is None else {**clock, "late": done_at >= due.at}}
 
     def extended(self, clock: Clock, amount: int, *, at: datetime, calendar: Calendar, times: int = 0) -> Clock:
         """Return the clock with an extension that is granted at *at*.

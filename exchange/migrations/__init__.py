@@ -21,6 +21,7 @@ from exchange.deadlines import tables as deadlines
 from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
 from exchange.identity import postgres_proposals as identity
+from exchange.kpi import postgres as kpi
 from exchange.requests import postgres as requests
 from exchange.violations import postgres as violations
 from registry.database.errors import unavailable
@@ -39,6 +40,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     erasure.metadata,
     identity.metadata,
     requests.metadata,
+    kpi.metadata,
     registry.metadata,
     violations.metadata,
 )

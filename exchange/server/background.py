@@ -1,4 +1,4 @@
-"""Background loops of a process: sequencer, sweeper with expiry of grants, erasures, sender of the schemas topic.
+"""Background loops of a process: sequencer, figures, sweeper with expiry of grants, erasures, the schemas topic.
 
 Each loop is a thread that ends with its process. Whatever one turn raises is logged and counted, and the loop goes on:
 without it the log would not grow, or grants would stay in force when their time is over, and nothing would show it. Of
@@ -23,6 +23,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
 from exchange.control.erasures import ErasureService
 from exchange.control.grants.service import GrantService
+from exchange.kpi.collector import Collector
 from exchange.records.append_recovery import AppendRecovery
 from exchange.server.clock import microseconds
 from exchange.server.schemas_topic import SchemasTopic
@@ -32,6 +33,7 @@ from schemas.errors import PoolError, Reason
 __all__ = [
     "SequencerProgress",
     "carry_out_erasures",
+    "collect_figures",
     "flush_folds",
     "in_thread",
     "send_schemas",
@@ -45,6 +47,7 @@ _SEQUENCER_PERIOD = 1.0  # seconds
 _SCHEMAS_PERIOD = 1.0  # seconds, while nothing waits
 _SWEEPER_PERIOD = 10.0  # seconds
 _ERASURES_PERIOD = 5.0  # seconds
+_FIGURES_PERIOD = 2.0  # seconds, while nothing waits
 _REVIEW_EVERY = 30  # turns of the sweeper
 _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
 
@@ -192,6 +195,20 @@ def carry_out_erasures(erasures: ErasureService, stop: threading.Event) -> None:
         except Exception as error:  # noqa: BLE001 - see the module
             _unexpected("erasures", error)
         stop.wait(_ERASURES_PERIOD)
+
+
+def collect_figures(collector: Collector, stop: threading.Event) -> None:
+    """Read signed entries into the figures of supervision: at once while there are some, else every two seconds."""
+    while not stop.is_set():
+        taken = 0
+        try:
+            taken = collector.step()
+        except PoolError as error:
+            _log.warning("upkeep_failed", task="figures", reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - see the module
+            _unexpected("figures", error)
+        if not taken:
+            stop.wait(_FIGURES_PERIOD)
 
 
 def flush_folds(authentications: Authentications, enforcer: Enforcer, stop: threading.Event) -> None:

@@ -61,6 +61,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
+from exchange.control.oversight.figures import FigureService
 from exchange.control.requests.stored import StoredRequests
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
@@ -83,6 +84,8 @@ from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets, RoleSecrets, Secrets
 from exchange.identity.tokens import Users
+from exchange.kpi.collector import Collector
+from exchange.kpi.postgres import PostgresKpi
 from exchange.pool import VERSION, Pool
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
@@ -159,6 +162,7 @@ class App:
     broker: Broker
     sequencer: Sequencer
     log: PostgresLog
+    collector: Collector
     log_watch: LogWatch
     restored: RestoreGuard
     row_watch: RowWatch
@@ -398,6 +402,14 @@ class App:
                 public_key=config.path("log.pub").read_text,
                 clock=microseconds,
             ),
+            figures=FigureService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                store=PostgresKpi(),
+                departments=registry.departments,
+                pool_id=config.pool_id,
+            ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
             restores=Restores(
                 database=storage.database,
@@ -447,6 +459,12 @@ class App:
             broker=storage.broker,
             sequencer=audit.sequencer,
             log=audit.log,
+            collector=Collector(
+                database=storage.database,
+                log=audit.log,
+                store=PostgresKpi(),
+                signed_hash=SignedHashes(config.path("log")).leaf_hash,
+            ),
             log_watch=LogWatch(
                 audit.log.signing_state,
                 config.path("log"),

@@ -135,6 +135,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if Role.SEQUENCER in roles:
             digests = partial(keep_digests, app.row_digests)
             await stack.enter_async_context(background.in_thread("digests", digests))
+            figures = partial(background.collect_figures, app.collector)
+            await stack.enter_async_context(background.in_thread("figures", figures))
         if app.schemas_topic is not None:
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))

@@ -22,6 +22,7 @@ WRONG = {
     "composition-root": ("exchange/api/problems.py", "exchange.server.composition"),
     "department-machine": ("connectors/retry.py", "registry.subjects.model"),
     "client-alone": ("exchange/client/errors.py", "registry.avro.defaults"),
+    "replay-of-figures": ("exchange/kpi/replay.py", "exchange.kpi.facts"),
     "pure-rooms": ("registry/governance/classification.py", "socket"),
 }
 

@@ -87,6 +87,12 @@ _VIOLATION_DECISIONS = (
     _A.VIOLATION_CLOSE,
 )
 _EVERYONE: Mapping[Role, Scope] = {role: Scope.ANY for role in Role if role is not Role.BOOTSTRAP}
+_SUPERVISING: Mapping[Role, Scope] = {
+    Role.AUDITOR: Scope.ANY,
+    Role.DATA_AUTHORITY: Scope.ANY,
+    Role.SECURITY_OFFICER: Scope.OWN,
+    Role.SHARING_OFFICE_HEAD: Scope.OWN,
+}
 _WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
 _OFFICE = (_R.SHARING_OFFICE_HEAD, _R.SECURITY_OFFICER, _R.CATALOGUE_EDITOR)
 _ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
@@ -261,6 +267,9 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CORRECTION_REFUSE: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CORRECTION_NOTIFY: {_R.OPERATOR: Scope.ANY},
         _A.CORRECTION_OVERDUE: {_R.OPERATOR: Scope.ANY},
+        # Figures and events of a department are for its own office, and for those who supervise all (Art. 38).
+        _A.REPORT_READ: _SUPERVISING,
+        _A.SUPERVISION_READ: _SUPERVISING,
         _A.REQUEST_CHECK: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},  # who may file it
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
@@ -292,6 +301,8 @@ _READS = frozenset(
         _A.USER_READ,
         _A.CONNECTOR_READ,
         _A.RULES_READ,
+        _A.REPORT_READ,
+        _A.SUPERVISION_READ,
         _A.CORRECTION_READ,
     }
 )

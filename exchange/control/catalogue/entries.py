@@ -36,6 +36,7 @@ from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader
 from registry.directory.model import CatalogueEntry
 from schemas.access import Action, Actor, Allow, Deny, GrantState
+from schemas.canonical import Json
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 
@@ -45,6 +46,12 @@ _HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RESTRICTING = frozenset({EntryEvent.SUSPEND, EntryEvent.RETIRE})
 _ACTION = {rule.event: rule.action for rule in RULES}
 _GRANTS = 1_000  # of one page
+_ENDS_CLOCK = frozenset({EntryEvent.SUBMIT, EntryEvent.PUBLISH, EntryEvent.RETURN})
+_RUNS_CLOCK = frozenset({EntryEvent.CHANGE, EntryEvent.EXTEND})
+_ON_THE_CLOCK = {
+    ProcedureState.UPDATING: RuleId.CATALOGUE_UPDATE,
+    ProcedureState.AUTHORITY_REVIEW: RuleId.CATALOGUE_REVIEW,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +225,7 @@ class CatalogueService:
                 record = self._procedure.open_update(work, topic, step)
             else:
                 record = self._procedure.apply(work, topic, step)
+            act.note(**self._clock_data(work, event, before, record))
             if event is EntryEvent.PUBLISH:
                 apply_history(self._broker, self._registry.catalogue.get(work, topic), self._partitions)
             _note(act, record)
@@ -340,6 +348,20 @@ class CatalogueService:
         return ShownRecord(
             record=record, due=due, due_state=None if due is None else due.state(self._now(), rules.calendar)
         )
+
+    def _clock_data(
+        self, reader: Reader, event: EntryEvent, before: CatalogueRecord | None, record: CatalogueRecord
+    ) -> dict[str, Json]:
+        """Return what the entry says of the clock of an update or its review that an event begins, extends or ends."""
+        if event in _ENDS_CLOCK and before is not None and before.change is not None and before.state in _ON_THE_CLOCK:
+            of, rule_id, done_at = before, _ON_THE_CLOCK[before.state], self._now()
+        elif event in _RUNS_CLOCK and record.change is not None:
+            of, rule_id, done_at = record, RuleId.CATALOGUE_UPDATE, None
+        else:
+            return {}
+        rules = self._attributes.rules(reader)
+        due = due_of(of, rules)
+        return {} if due is None else rules.rule(rule_id).noted_clock(due, done_at=done_at)
 
     def _check_extension(self, act: AuditedAct, rules: RulesInForce, record: CatalogueRecord) -> None:
         """Check that the rule in force allows more time for an update, and note the rule.

@@ -240,6 +240,16 @@ class GrantReview:
     def _describe_renewal(self, reader: Reader, grant: Grant) -> list[str]:
         return describe_renewal(grant, self._access.get(reader, grant.renews)) if grant.renews else []
 
+    def clock_data(self, reader: Reader, grant: Grant, *, done_at: datetime | None = None) -> dict[str, Json]:
+        """Return what an entry says of the clock of a request's reply; *done_at*: when it is decided, None before."""
+        rules, received = self._rules(reader), _received_at(grant)
+        unconditional = self._attributes.is_unconditional(reader, grant.topic)
+        ruling = None if rules is None else rules.book.find(_reply_rule(unconditional))
+        if rules is None or ruling is None or received is None:
+            return {}
+        due = ruling.clock(received).due(rules.calendar)
+        return {} if due is None else ruling.noted_clock(due, done_at=done_at)
+
     def _rules(self, reader: Reader) -> RulesInForce | None:
         """Return the rules in force; None where a row of them is damaged: a grant shows no deadline then."""
         try:
@@ -310,17 +320,25 @@ def _reviewed(
 
 
 def _with_deadline(review: Review, now: datetime, rules: RulesInForce | None, unconditional: bool) -> Review:
-    # When a request was received its id says, a UUIDv7 that the grant's seal covers: no column that could be moved.
-    try:
-        received = _EPOCH + timedelta(microseconds=time_of_uuid7(review.grant.id))
-    except ValueError:
-        return review
-    if rules is None:
+    received = _received_at(review.grant)
+    if rules is None or received is None:
         return replace(review, submitted_at=received)
-    ruling = rules.book.find(RuleId.REPLY_UNCONDITIONAL if unconditional else RuleId.REPLY_CONDITIONAL)
+    ruling = rules.book.find(_reply_rule(unconditional))
     deadline = None if ruling is None else ruling.clock(received).due(rules.calendar)
     due = None if deadline is None or review.grant.state not in _WAITS else deadline.state(now, rules.calendar)
     return replace(review, submitted_at=received, deadline=deadline, due=due)
+
+
+def _received_at(grant: Grant) -> datetime | None:
+    """Return when a request was received, by its id, a UUIDv7 that the grant's seal covers: no column can move it."""
+    try:
+        return _EPOCH + timedelta(microseconds=time_of_uuid7(grant.id))
+    except ValueError:
+        return None
+
+
+def _reply_rule(unconditional: bool) -> RuleId:
+    return RuleId.REPLY_UNCONDITIONAL if unconditional else RuleId.REPLY_CONDITIONAL
 
 
 def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:

@@ -169,7 +169,7 @@ class GrantService:
                 grant = approve(grant, by=actor, at=now, holding=holding)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
-                act.note(**decision_data(holding))
+                act.note(**decision_data(holding), **self._review.clock_data(work, grant, done_at=now))
                 decision = decide_control(
                     actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True, persons=persons
                 )
@@ -276,6 +276,8 @@ class GrantService:
                 check_ground(said.ground, unconditional=self._attributes.is_unconditional(work, grant.topic))
                 act.note(clause=said.clause, ground=str(said.ground))
             now = self._attributes.now(work)
+            if event is Event.REJECT:
+                act.note(**self._review.clock_data(work, grant, done_at=now))
             changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
             if damaged:
                 act.note(damaged=True)

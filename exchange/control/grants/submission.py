@@ -104,6 +104,7 @@ class Submission:
                 act.note(duty=grant.duty)
             if grant.renews:
                 act.note(renews=grant.renews)
+            act.note(provider=grant.provider, **self._review.clock_data(work, grant))
         return grant
 
     def check(self, actor: Actor, call: RequestContext, draft: Grant) -> Review:

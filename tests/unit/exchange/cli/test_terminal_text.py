@@ -111,6 +111,8 @@ def _document() -> dict[str, Any]:
         "drafts": [], "unchanged": [], "gaps": [{"row": 2, "heading": _EVIL, "code": _EVIL, "en": _EVIL}],
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
+    figure = {"kpi": "denials", "value": 3, "entries": 2, "first": [_EVIL], "by": {_EVIL: 3}}
+    document |= {"month": _EVIL, "pool": _EVIL, "departments": [{"department": _EVIL, "figures": [figure]}]}
     document["entry"] = {
         "id": _EVIL, "at": 0, "action": _EVIL, "decision": "deny", "reason": _EVIL, "purpose": _EVIL, "case": _EVIL,
         "resource": _EVIL, "actor": {"id": _EVIL, "department": _EVIL, "role": _EVIL, "on_behalf_of": _EVIL},
