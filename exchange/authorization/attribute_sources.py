@@ -21,6 +21,7 @@ from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.hierarchy import area_of
 from registry.directory.model import (
+    PUBLIC_STATES,
     Department,
     DepartmentKind,
     DepartmentStatus,
@@ -173,6 +174,7 @@ class CatalogueAttributes(CatalogueSource):
             time_step=entry.time_step,
             share_type=str(entry.share_type),
             refusal_basis=entry.legal_basis,
+            in_catalogue=entry.state in PUBLIC_STATES,
         )
 
     @override

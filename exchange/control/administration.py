@@ -17,6 +17,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Retention
+from exchange.control.catalogue.visibility import viewer_of
 from exchange.control.quotas import Quotas, check_quota
 from exchange.identity.enrolment import EnrolledConnector, Enrolment
 from exchange.identity.store import Certificate
@@ -229,21 +230,26 @@ class Administration:
         return registered.schema_id, registered.number
 
     def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> CatalogueEntry:
-        """Publish an entry and create its topic. Idempotent: repeated after a crash, it completes the publication.
+        """Complete the publication of a published entry: create the topic that it may lack after a crash.
+
+        A draft is published with full metadata alone, after its reviews (`exchange.control.catalogue.entries`).
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError, ConflictError: see `Catalogue.publish`.
+            InvalidError: RESOURCE_UNKNOWN.
+            ConflictError: TRANSITION_NOT_ALLOWED, it is not published.
         """
         entry = self._entry(topic)
         decision = self._decide(actor, Action.CATALOGUE_PUBLISH, entry.provider)
-        with self._enforcer.act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision) as (work, _):
+        with self._enforcer.act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision):
+            if entry.state is not EntryState.PUBLISHED:
+                raise ConflictError(
+                    Reason.TRANSITION_NOT_ALLOWED,
+                    f"the entry {topic} is {entry.state} and has no full metadata; expected `pool catalogue describe`, "
+                    "`submit` and `approve` before its publication (decree 809, Art. 13 and 16)",
+                )
             self._apply_history(entry)
-            if entry.state is EntryState.PUBLISHED:
-                return entry
-            return self._registry.catalogue.publish(
-                work, topic, self._registry.subjects.lookup.full_classification, version=entry.version
-            )
+        return entry
 
     def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> CatalogueEntry:
         """Archive an entry.
@@ -284,14 +290,14 @@ class Administration:
     def entries(
         self, actor: Actor, call: RequestContext, *, after: Topic | None = None, limit: int = MAX_PAGE
     ) -> Sequence[CatalogueEntry | DamagedRow]:
-        """List the catalogue after a topic; every account may. Fewer than *limit* only at the end.
+        """List the entries that the actor sees, after a topic; every account may. Fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may not.
         """
         self._enforcer.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
         with self._database.read() as reader:
-            return self._registry.catalogue.page(reader, after=after, limit=limit)
+            return self._registry.catalogue.page(reader, after=after, limit=limit, viewer=viewer_of(actor))
 
     def reconcile_topics(self) -> int:
         """Create the topics that published entries lack, and apply what they keep; return how many still differ."""

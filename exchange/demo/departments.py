@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
 from exchange.demo.authorities import Authorities
+from exchange.demo.entry_metadata import entry_metadata
 from exchange.demo.people import DISTRICTS, credit_codes, organisations, persons
 from exchange.demo.programs import Programs
 from exchange.demo.source_database import SourceDatabase
@@ -93,19 +94,13 @@ class _Department:
 
     def _publish_entry(self, officer: AdminClient) -> None:
         editor = self._account("catalogue_editor", officer)
-        entry = {
-            "topic": self.topic,
-            "title": json.loads(library.text(self.topic.split(".")[0].replace("-", "_")))["zh"],
-            "code": self.code,
-            "share_type": "conditional",
-            "share_scope": "本市各部门",
-            "use_purpose": "履行法定职责",
-            "level": self.level,
-        }
-        editor.post("/catalogue", entry)
         text = library.text(self.topic.split(".")[0].replace("-", "_"))
-        editor.post(f"/catalogue/{self.topic}/schemas", {"text": text})
-        self._root.post(f"/catalogue/{self.topic}/publication")
+        entry = f"/catalogue/{self.topic}"
+        editor.post(f"{entry}/metadata", entry_metadata(text, code=self.code, level=self.level).to_document())
+        editor.post(f"{entry}/schemas", {"text": text})
+        editor.post(f"{entry}/submission")
+        self.head.post(f"{entry}/approval")
+        self._root.post(f"{entry}/publication")
 
     def _account(self, role: str, officer: AdminClient | None) -> AdminClient:
         name = f"{self.connector.split('-')[0]}-{role}".replace("_", "-")

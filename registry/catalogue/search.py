@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from registry.catalogue.metadata import Metadata
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
-from registry.directory.model import CatalogueEntry
+from registry.directory.model import PUBLIC_STATES, CatalogueEntry
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
@@ -63,12 +63,14 @@ class SearchQuery:
     Attributes:
         words: of the query, see `query_words`; empty = every entry.
         limits: facet → value that an entry must have.
+        viewer: department that searches, see `CatalogueEntry.is_visible_to`; None = every entry is found.
         after: topic behind which the page begins.
         limit: at most so many.
     """
 
     words: tuple[str, ...] = ()
     limits: Mapping[str, str] = field(default_factory=dict)
+    viewer: str | None = None
     after: Topic | None = None
     limit: int = 1_000
 
@@ -247,8 +249,13 @@ class MemorySearch(SearchIndex):
             facets = {**entry.facets, "theme": "" if metadata is None else metadata.theme}
             texts = [text for _, text in (*entry.texts, *(metadata_texts(metadata) if metadata else ()))]
             runs = [run.lower() for text in texts for run in _RUN.findall(text)]
-            if all(facets.get(name) == value for name, value in query.limits.items()) and all(
-                any(word in run if _ONLY_HAN.fullmatch(word) else run.startswith(word) for run in runs)
-                for word in query.words
+            seen = query.viewer in {None, facets["provider"]} or facets["state"] in PUBLIC_STATES
+            if (
+                seen
+                and all(facets.get(name) == value for name, value in query.limits.items())
+                and all(
+                    any(word in run if _ONLY_HAN.fullmatch(word) else run.startswith(word) for run in runs)
+                    for word in query.words
+                )
             ):
                 yield topic, facets

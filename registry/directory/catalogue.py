@@ -224,9 +224,18 @@ class Catalogue:
         """
         entry = self._store.get(reader, topic)
         if entry is None:
-            raise InvalidError(
-                Reason.RESOURCE_UNKNOWN, f"the catalogue has no entry {topic}; list it to see what there is"
-            )
+            raise _unknown(topic)
+        return entry
+
+    def visible(self, reader: Reader, topic: Topic, viewer: str | None) -> CatalogueEntry:
+        """Return the current version of an entry that a department sees (`CatalogueEntry.is_visible_to`).
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN, there is none, or the department does not see it.
+        """
+        entry = self.get(reader, topic)
+        if not entry.is_visible_to(viewer):
+            raise _unknown(topic)
         return entry
 
     def all(self, reader: Reader) -> list[CatalogueEntry]:
@@ -234,10 +243,17 @@ class Catalogue:
         return self._store.all(reader)
 
     def page(
-        self, reader: Reader, *, after: Topic | None = None, limit: int = MAX_PAGE
+        self, reader: Reader, *, after: Topic | None = None, limit: int = MAX_PAGE, viewer: str | None = None
     ) -> list[CatalogueEntry | DamagedRow]:
-        """Return entries in the order of their topics; fewer than *limit* only at the end."""
-        return self._store.page(reader, after=after, limit=limit)
+        """Return the entries that a department sees, by topic; fewer than *limit* only at the end.
+
+        Args:
+            reader: to read with.
+            after: topic, None = from the beginning.
+            limit: at most so many.
+            viewer: see `CatalogueEntry.is_visible_to`.
+        """
+        return self._store.page(reader, after=after, limit=limit, viewer=viewer)
 
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
         """Return the topics of a department's entries, drafts and archived ones too, sorted."""
@@ -289,6 +305,10 @@ def _check_clash(entry: CatalogueEntry, other: CatalogueEntry) -> None:
         raise InvalidError(
             Reason.REQUEST_INVALID, f"another department provides {other.topic.name}; all its majors have one provider"
         )
+
+
+def _unknown(topic: Topic) -> InvalidError:
+    return InvalidError(Reason.RESOURCE_UNKNOWN, f"the catalogue has no entry {topic}; list it to see what there is")
 
 
 def _not_allowed(entry: CatalogueEntry, verb: str) -> ConflictError:

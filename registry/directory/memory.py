@@ -96,8 +96,11 @@ class MemoryCatalogue(CatalogueStore):
             return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
 
     @override
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
-        return [*[one for one in self.all(reader) if after is None or one.topic > after][:limit]]
+    def page(
+        self, reader: Reader, *, after: Topic | None, limit: int, viewer: str | None = None
+    ) -> list[CatalogueEntry | DamagedRow]:
+        found = [one for one in self.all(reader) if one.is_visible_to(viewer) and (after is None or one.topic > after)]
+        return [*found[:limit]]
 
     @override
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

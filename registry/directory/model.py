@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from registry.avro.field_rules import Rule, Verdict
 from registry.directory.government_level import DepartmentKind, GovernmentLevel, Zone
@@ -24,6 +25,7 @@ from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
 __all__ = [
+    "PUBLIC_STATES",
     "CatalogueEntry",
     "Department",
     "DepartmentKind",
@@ -70,6 +72,10 @@ class EntryState(StrEnum):
     PUBLISHED = "published"
     SUSPENDED = "suspended"
     ARCHIVED = "archived"
+
+
+PUBLIC_STATES: Final = frozenset({EntryState.PUBLISHED, EntryState.SUSPENDED})
+"""States in which every department may see an entry; one in another state is its provider's and the authority's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +278,14 @@ class CatalogueEntry:
                 "most, such as '15m' or '1d'",
             )
         return seconds * 1_000_000
+
+    def is_visible_to(self, viewer: str | None) -> bool:
+        """Return whether a department sees it: its own in every state, those of others while they are in force.
+
+        Args:
+            viewer: internal id of the department, empty for an account without one; None = who sees every entry.
+        """
+        return viewer in {None, self.provider} or self.state in PUBLIC_STATES
 
     @property
     def subject(self) -> str:

@@ -73,8 +73,13 @@ class CatalogueStore(Protocol):
         """Return the current version of every entry, by topic."""
         ...
 
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
-        """Return the current version of entries in the order of their topics; fewer than *limit* only at the end."""
+    def page(
+        self, reader: Reader, *, after: Topic | None, limit: int, viewer: str | None = None
+    ) -> list[CatalogueEntry | DamagedRow]:
+        """Return the current version of entries that a department sees (`CatalogueEntry.is_visible_to`), by topic.
+
+        Fewer than *limit* only at the end.
+        """
         ...
 
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

@@ -24,7 +24,7 @@ from registry.catalogue.search import (
     word_query,
 )
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
-from registry.directory.model import CatalogueEntry
+from registry.directory.model import PUBLIC_STATES, CatalogueEntry
 from registry.postgres.tables import catalogue_search
 from schemas.names import ResourceName, Topic
 
@@ -68,6 +68,8 @@ class PostgresSearch(SearchIndex):
 
 def _conditions(query: SearchQuery) -> list[sa.ColumnElement[bool]]:
     limits = [_TABLE.c[name] == value for name, value in query.limits.items()]
+    if query.viewer is not None:
+        limits.append(sa.or_(_TABLE.c.state.in_(sorted(PUBLIC_STATES)), _TABLE.c.provider == query.viewer))
     # Each word in either vector: a title may answer one word and a data item the other.
     words: list[Any] = [
         sa.or_(

@@ -18,6 +18,7 @@ from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.model import (
+    PUBLIC_STATES,
     CatalogueEntry,
     Department,
     DepartmentKind,
@@ -42,6 +43,10 @@ _DEPARTMENTS_OF = sa.text("SELECT * FROM registry_department WHERE id = ANY(:ids
 _LOCK_HIERARCHY = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('registry_department.parent', 0))")
 _ENTRIES_AFTER = sa.text(
     "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major) ORDER BY name, major LIMIT :most"
+)
+_VISIBLE_AFTER = sa.text(
+    "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major)"
+    " AND (state = ANY(:public) OR provider = :viewer) ORDER BY name, major LIMIT :most"
 )
 
 
@@ -172,10 +177,14 @@ class PostgresCatalogue(CatalogueStore):
         return sorted(found, key=lambda entry: entry.topic)
 
     @override
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
+    def page(
+        self, reader: Reader, *, after: Topic | None, limit: int, viewer: str | None = None
+    ) -> list[CatalogueEntry | DamagedRow]:
+        seen = {} if viewer is None else {"public": sorted(PUBLIC_STATES), "viewer": viewer}
+
         def read(key: tuple[str, int], most: int) -> Sequence[Any]:
-            parameters = {"name": key[0], "major": key[1], "most": most}
-            return connection_of(reader).execute(_ENTRIES_AFTER, parameters).all()
+            parameters = {"name": key[0], "major": key[1], "most": most, **seen}
+            return connection_of(reader).execute(_VISIBLE_AFTER if seen else _ENTRIES_AFTER, parameters).all()
 
         def keep(rows: Sequence[Any]) -> list[CatalogueEntry | DamagedRow]:
             return self._tags.listed(catalogue, rows, lambda row: _entry(row["body"]), _damaged_entry)

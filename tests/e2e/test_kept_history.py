@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,11 +24,11 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
 _numbers = count(70)
 
 
-def draft(office: Office, history: object = None) -> str:
-    """Draft an entry with a schema; return its topic."""
+def draft(office: Office, history: object = None) -> dict[str, Any]:
+    """Draft an entry with a schema; return its document."""
     number = next(_numbers)
     topic = f"kept-{number}.v1"
-    entry = {
+    entry: dict[str, Any] = {
         "topic": topic,
         "title": "许可",
         "code": office.world.new_code(),
@@ -39,7 +40,14 @@ def draft(office: Office, history: object = None) -> str:
     editor = office.account("catalogue_editor")
     editor.post("/catalogue", entry if history is None else {**entry, "history": history})
     editor.post(f"/catalogue/{topic}/schemas", {"text": SCHEMA})
-    return topic
+    return entry
+
+
+def published(office: Office, history: object = None) -> str:
+    """Draft and publish an entry; return its topic."""
+    entry = draft(office, history)
+    office.publish(entry["topic"], entry)
+    return str(entry["topic"])
 
 
 def stored(world: World, topic: str) -> tuple[str, int | None]:
@@ -66,16 +74,14 @@ DAY = 86_400_000_000
 def test_a_published_entry_s_topic_keeps_what_the_entry_states(
     office: Office, history: object, expected: tuple[str, int | None]
 ) -> None:
-    topic = draft(office, history)
-    office.world.root.post(f"/catalogue/{topic}/publication")
+    topic = published(office, history)
     assert stored(office.world, topic) == expected
     (entry,) = (one for one in office.world.root.get("/catalogue") if one["topic"] == topic)
     assert entry["history"] == (history or "all")
 
 
 def test_a_change_holds_at_once_and_has_an_entry_and_a_restart_keeps_it(office: Office) -> None:
-    world, topic = office.world, draft(office)
-    world.root.post(f"/catalogue/{topic}/publication")
+    world, topic = office.world, published(office)
     changed = world.root.post(f"/catalogue/{topic}/history", {"history": {"days": 90}})
     assert changed["applied"] is True
     assert stored(world, topic) == ("all", 90 * DAY)
@@ -91,8 +97,7 @@ def test_a_combination_that_makes_no_sense_is_refused_with_a_reason(office: Offi
         with pytest.raises(InvalidError) as refused:
             draft(office, history)
         assert refused.value.reason is Reason.REQUEST_INVALID
-    topic = draft(office)
-    world.root.post(f"/catalogue/{topic}/publication")
+    topic = published(office)
     for account in (office.account("catalogue_editor"), office.account("sharing_office_head")):
         with pytest.raises(RefusedError):
             account.post(f"/catalogue/{topic}/history", {"history": {"days": 1}})
@@ -102,8 +107,7 @@ def test_a_combination_that_makes_no_sense_is_refused_with_a_reason(office: Offi
 @pytest.mark.kafka
 def test_on_kafka_a_new_topic_follows_and_a_change_waits_for_the_operator(kafka_world: World, kafka_node: Node) -> None:
     world = kafka_world
-    topic = draft(world.department(f"许可局{next(_numbers)}"), {"days": 30})
-    world.root.post(f"/catalogue/{topic}/publication")
+    topic = published(world.department(f"许可局{next(_numbers)}"), {"days": 30})
     broker = KafkaBroker(kafka_node.settings(), key=KEY)
     try:
         assert broker.topic(Topic.parse(topic)).retention == timedelta(days=30)

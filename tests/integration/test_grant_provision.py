@@ -19,7 +19,7 @@ from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
-from tests.kit.cases.accounts import known
+from tests.kit.cases.accounts import known, put_in_force
 from tests.kit.cases.grants import POPULATION, a_connector, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
@@ -69,7 +69,7 @@ def requested(app: App) -> tuple[Grant, Actor, Actor]:
     editor = a_person(Role.CATALOGUE_EDITOR, provider, name="editor")
     app.pool.administration.draft_entry(editor, CALL, entry)
     app.pool.administration.register_schema(editor, CALL, POPULATION, schema())
-    app.pool.administration.publish_entry(AUTHORITY, CALL, POPULATION)
+    put_in_force(app, POPULATION)
     now = datetime.now(UTC)
     draft = a_draft(
         fields=("id_number", "full_name"), masks=(), row_filter=None, not_before=now, expires=now + timedelta(days=30),

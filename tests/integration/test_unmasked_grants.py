@@ -18,7 +18,7 @@ from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Allow, Grant, GrantState, Level, MaskRule, Role
 from schemas.errors import InvalidError, Reason, RefusedError
-from tests.kit.cases.accounts import known
+from tests.kit.cases.accounts import known, put_in_force
 from tests.kit.cases.grants import POPULATION, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
@@ -64,7 +64,7 @@ class Stage:
         )  # fmt: skip
         app.pool.administration.draft_entry(self.editor, CALL, entry)
         self.register(schema())
-        app.pool.administration.publish_entry(AUTHORITY, CALL, POPULATION)
+        put_in_force(app, POPULATION)
 
     def _department(self, uscc: str, name: str) -> str:
         return self.app.pool.administration.register_department(

@@ -41,6 +41,7 @@ class Resource:
         time_step: microseconds to which the times of its records are rounded when they are delivered; 0 = exact.
         share_type: 共享属性, as the catalogue has it: unconditional, conditional or none.
         refusal_basis: law and article by which it is not shared; empty where it is.
+        in_catalogue: every department sees its entry: it is published or suspended.
     """
 
     topic: Topic
@@ -50,6 +51,7 @@ class Resource:
     time_step: int = 0
     share_type: str = "conditional"
     refusal_basis: str = ""
+    in_catalogue: bool = True
 
     @property
     def unconditional(self) -> bool:

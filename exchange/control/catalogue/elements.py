@@ -7,6 +7,7 @@ from exchange.access.decision.roles import decide_control
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.catalogue.visibility import viewer_of
 from registry.catalogue.element_store import ElementStore
 from registry.catalogue.elements import DataElement, Duplicate, duplicates
 from registry.catalogue.life_cycle import ProcedureState
@@ -116,23 +117,32 @@ class ElementService:
             return element, [str(claim.topic) for claim in self._store.claims(reader, code)]
 
     def duplicates(self, actor: Actor, call: RequestContext) -> Sequence[Duplicate]:
-        """Return the report of duplicates: of all entries for the pool's own roles, else those with an own entry.
+        """Return the report of duplicates: of all entries for the authority and auditors, else those with an own entry.
+
+        Of another department's entry only the metadata in force are looked at.
 
         Raises:
             RefusedError: the actor may not.
         """
         self._admit(actor, call, "duplicates")
+        viewer = viewer_of(actor)
         with self._database.read() as reader:
             elements = [one for one in self._all_elements(reader) if not isinstance(one, DamagedRow)]
             entries = [
-                (record.topic, record.provider, record.metadata)
+                (seen.topic, seen.provider, seen.metadata)
                 for record in self._all_records(reader)
-                if record.state not in _ENDED
+                if record.state not in _ENDED and (seen := self._seen(reader, record, viewer)) is not None
             ]
         found = duplicates(elements, entries)
-        if not actor.department:
+        if viewer is None:
             return found
         return [one for one in found if actor.department in {provider for _, provider in one.entries}]
+
+    def _seen(self, reader: Reader, record: CatalogueRecord, viewer: str | None) -> CatalogueRecord | None:
+        """Return the version of a record that a department sees; None = none."""
+        if viewer in {None, record.provider} or record.in_force == record.version:
+            return record
+        return self._records.version(reader, record.topic, record.in_force) if record.in_force else None
 
     def _all_elements(self, reader: Reader) -> Iterator[DataElement | DamagedRow]:
         after = ""

@@ -1,8 +1,8 @@
 """Catalogue service: the procedure of entries with full metadata, as audited acts of the departments and the authority.
 
 Who may do what in which state stands in `registry.catalogue.life_cycle`; each act and its entry are one transaction. An
-entry without full metadata is published and archived as before (`exchange.control.administration`); one that has it is
-published after two reviews by two persons, and ends after its consumers were told.
+entry is published with full metadata, after two reviews by two persons, and ends after its consumers were told. One
+that was published before it had to have them stays in force (`exchange.control.administration`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
 from exchange.control.administration import PARTITIONS, Administration, RegistryServices, apply_history
 from exchange.control.catalogue.inventory import ImportedRows, InventoryDrafts
+from exchange.control.catalogue.visibility import viewer_of
 from exchange.control.quotas import Quotas, check_quota
 from exchange.deadlines.clock import SHANGHAI, Due, DueState
 from exchange.deadlines.in_force import RulesInForce
@@ -73,7 +74,7 @@ class ShownRecord:
     """A record as its reader may see it.
 
     Attributes:
-        record: the current version, for its department and the pool's own roles; else the one in force.
+        record: the current version, for its department, the authority and auditors; else the one in force.
         faults: what its metadata lacks for a review; of a list, none are looked for.
         due: until when it is updated, or the update reviewed (decree 809, Art. 17); None = no clock runs.
         due_state: how near that is.
@@ -234,7 +235,7 @@ class CatalogueService:
         return record
 
     def publish(self, actor: Actor, call: RequestContext, topic: Topic) -> CatalogueEntry:
-        """Publish an entry and create its topic: after its reviews where it has full metadata, else as drafted.
+        """Publish an entry after its two reviews and create its topic; repeated, it completes the publication.
 
         Raises:
             RefusedError, InvalidError, ConflictError: see `apply` and `Administration.publish_entry`.
@@ -273,49 +274,59 @@ class CatalogueService:
         after: Topic | None = None,
         limit: int = MAX_PAGE,
     ) -> Sequence[ShownRecord | DamagedRow]:
-        """List records after a topic: of the actor's department, or of all. Fewer than *limit* only at the end.
+        """List records after a topic: of the actor's department, or of all for the authority and auditors.
+
+        Fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may not.
         """
         self._admit(actor, call, "*")
-        query = RecordQuery(provider=actor.department or None, state=state, after=after, limit=limit)
+        query = RecordQuery(provider=viewer_of(actor), state=state, after=after, limit=limit)
         with self._database.read() as reader:
             rules = self._attributes.rules(reader)
             found = self._procedure.store.page(reader, query)
             return [one if isinstance(one, DamagedRow) else self._shown(rules, one) for one in found]
 
     def record(self, actor: Actor, call: RequestContext, topic: Topic) -> ShownRecord:
-        """Return a record: as it is, to its department and the pool's own roles; what is in force, to others.
+        """Return a record: as it is, to its department, the authority and auditors; what is in force, to others.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError: RESOURCE_UNKNOWN, NOT_FOUND, it has no full metadata, or none in force.
+            InvalidError: RESOURCE_UNKNOWN, also for an entry that the actor does not see; NOT_FOUND, it has no full
+                metadata, or none in force.
         """
         self._admit(actor, call, str(topic))
+        viewer = viewer_of(actor)
         with self._database.read() as reader:
+            self._registry.catalogue.visible(reader, topic, viewer)
             current = self._procedure.get(reader, topic)
-            if actor.department in {"", current.provider}:
+            if viewer in {None, current.provider}:
                 shown = self._shown(self._attributes.rules(reader), current)
                 return replace(shown, faults=self._procedure.faults(reader, current))
             in_force = self._procedure.in_force(reader, current)
         if in_force is None:
             raise InvalidError(Reason.NOT_FOUND, f"the entry {topic} has no full metadata that you may see")
-        return ShownRecord(record=replace(in_force, state=current.state, notice=current.notice))
+        suspended = current.state is ProcedureState.SUSPENDED
+        state = ProcedureState.SUSPENDED if suspended else ProcedureState.PUBLISHED  # an update is its provider's
+        return ShownRecord(record=replace(in_force, state=state, notice=current.notice))
 
     def versions(
         self, actor: Actor, call: RequestContext, topic: Topic, *, after: int = 0, limit: int = MAX_PAGE
     ) -> Sequence[CatalogueRecord | DamagedRow]:
-        """List the versions of a record, oldest first: to its department and the pool's own roles.
+        """List the versions of a record, oldest first: to its department, the authority and auditors.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError: RESOURCE_UNKNOWN; NOT_FOUND, it has no full metadata.
+            InvalidError: RESOURCE_UNKNOWN, also for an entry that the actor does not see; NOT_FOUND, it has no full
+                metadata, or is another department's.
         """
         self._admit(actor, call, str(topic))
+        viewer = viewer_of(actor)
         with self._database.read() as reader:
+            self._registry.catalogue.visible(reader, topic, viewer)
             current = self._procedure.get(reader, topic)
-            if actor.department not in {"", current.provider}:
+            if viewer not in {None, current.provider}:
                 raise InvalidError(
                     Reason.NOT_FOUND, f"the versions of {topic} are shown to its department; ask for the entry itself"
                 )

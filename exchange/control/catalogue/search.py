@@ -7,6 +7,7 @@ from exchange.access.decision.roles import decide_control
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.catalogue.visibility import viewer_of
 from registry.catalogue.search import Facets, SearchIndex, SearchQuery, query_words
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database
@@ -28,7 +29,7 @@ class FoundEntries:
 
 
 class CatalogueSearch:
-    """Search of the catalogue; every account may. The index finds, and the catalogue says what is found.
+    """Search of the catalogue; every account may, in what it sees. The index finds, the catalogue says what is found.
 
     Args:
         database: of the pool.
@@ -75,7 +76,7 @@ class CatalogueSearch:
             found = []
             for topic in topics:
                 try:
-                    found.append(self._catalogue.get(reader, topic))
+                    found.append(self._catalogue.visible(reader, topic, query.viewer))
                 except CorruptError:
                     continue  # reported; `GET /v1/catalogue` names it as damaged
                 except InvalidError as error:
@@ -107,4 +108,4 @@ class CatalogueSearch:
         decision = decide_control(actor, Action.CATALOGUE_READ, standing=self._attributes.standing(actor))
         self._enforcer.admit(actor, Action.CATALOGUE_READ, "search", call, decision)
         words = query_words(text) if text.strip() else ()
-        return SearchQuery(words=words, limits=limits, after=after, limit=limit)
+        return SearchQuery(words=words, limits=limits, viewer=viewer_of(actor), after=after, limit=limit)

@@ -121,7 +121,8 @@ class Submission:
 
     def _decided(self, actor: Actor, action: Action, draft: Grant) -> tuple[Grant, Allow | Deny]:
         resource = self._attributes.resource(draft.topic)
-        if resource is None:
+        # Of an entry that the department does not see, it learns nothing by asking for it.
+        if resource is None or not (resource.in_catalogue or resource.provider == actor.department):
             raise InvalidError(
                 Reason.RESOURCE_UNKNOWN,
                 f"got the topic {draft.topic}, which is not in the catalogue; see `pool catalogue`",

@@ -1,11 +1,12 @@
 """Metadata of a catalogue entry without a fault, for tests."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from registry.catalogue.metadata import DataItem, Metadata
 
-__all__ = ["metadata"]
+__all__ = ["metadata", "metadata_of"]
 
 _WHOLE = Metadata(
     title="自然人基础信息",
@@ -37,3 +38,17 @@ _WHOLE = Metadata(
 def metadata(**changes: Any) -> Metadata:
     """Return complete metadata with some elements changed."""
     return replace(_WHOLE, **changes)
+
+
+def metadata_of(entry: Mapping[str, Any]) -> Metadata:
+    """Return complete metadata of a drafted entry, from the document of its draft."""
+    conditions = ("share_scope", "use_purpose", "refuse_reason", "legal_basis")
+    return metadata(
+        title=entry["title"],
+        class_code=entry["code"].partition("/")[0],
+        code=entry["code"],
+        share_type=entry["share_type"],
+        share_modes=() if entry["share_type"] == "none" else ("batch", "api"),
+        level=entry["level"],
+        **{name: entry.get(name, "") for name in conditions},
+    )
