@@ -51,4 +51,4 @@ def _item_type(type_: Any) -> str:
     if isinstance(type_, list):
         type_ = next(one for one in type_ if one != "null")
     name = type_.get("logicalType", type_["type"]) if isinstance(type_, dict) else type_
-    return _TYPES.get(name, "text")
+    return _TYPES.get(str(name), "text")

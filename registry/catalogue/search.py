@@ -12,12 +12,16 @@ characters.
 
 A query is its words, all of them: of Han characters a phrase of its pairs (or the one character), of Latin letters the
 beginning of a word. So a word of two or more Han characters finds exactly the texts that contain it.
+
+Hits come in three tiers (`Tier`), by topic within each: what is named exactly so, what has every word in its titles,
+the rest. A page begins behind a tier and a topic, so that no entry of a later tier with an earlier topic is left out.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final, Protocol
 
 from typing_extensions import override
@@ -32,12 +36,16 @@ __all__ = [
     "FACETS",
     "MOST_COUNTED",
     "Facets",
+    "Hit",
     "IndexedEntry",
     "MemorySearch",
     "SearchIndex",
     "SearchQuery",
+    "Tier",
     "counted",
+    "metadata_names",
     "metadata_texts",
+    "normalized",
     "query_words",
     "text_vector",
     "word_query",
@@ -56,6 +64,39 @@ _MOST_WORDS: Final = 10
 _LONGEST: Final = 100  # characters of a query
 
 
+class Tier(IntEnum):
+    """How well a hit answers a query; the lower, the better."""
+
+    EXACT = 0  # its code, name or title is the query
+    TITLE = 1  # its titles have every word
+    TEXT = 2  # its texts have every word; every hit of a query without words
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hit:
+    """An entry that a search finds, in the order of hits."""
+
+    tier: Tier
+    topic: Topic
+
+    @classmethod
+    def parse(cls, cursor: str) -> "Hit":
+        """Return the hit of a cursor, which `str` made.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, it has another form; NAME_INVALID.
+        """
+        tier, slash, topic = cursor.partition("/")
+        if not slash or tier not in {str(int(one)) for one in Tier}:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, 'after: got a cursor of another form; expected that of a `Link: rel="next"`'
+            )
+        return cls(Tier(int(tier)), Topic.parse(topic))
+
+    def __str__(self) -> str:
+        return f"{int(self.tier)}/{self.topic}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
     """What is sought.
@@ -64,15 +105,20 @@ class SearchQuery:
         words: of the query, see `query_words`; empty = every entry.
         limits: facet → value that an entry must have.
         viewer: department that searches, see `CatalogueEntry.is_visible_to`; None = every entry is found.
-        after: topic behind which the page begins.
+        after: hit behind which the page begins.
         limit: at most so many.
     """
 
     words: tuple[str, ...] = ()
     limits: Mapping[str, str] = field(default_factory=dict)
     viewer: str | None = None
-    after: Topic | None = None
+    after: Hit | None = None
     limit: int = 1_000
+
+    @property
+    def exact(self) -> str:
+        """The query as a name (`normalized`); empty without words."""
+        return " ".join(self.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +131,12 @@ class Facets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedEntry:
-    """What the index has of an entry: its facets, and its texts by weight, A before B."""
+    """What the index has of an entry: its facets, its texts by weight, A before B, and its names, `normalized`."""
 
     topic: Topic
     facets: Mapping[str, str]
     texts: Sequence[tuple[str, str]]
+    names: Sequence[str]
 
     @classmethod
     def of(cls, entry: CatalogueEntry) -> "IndexedEntry":
@@ -101,7 +148,8 @@ class IndexedEntry:
             "state": str(entry.state),
         }
         texts = (("A", entry.title), ("B", entry.abstract), ("B", f"{entry.topic.name} {entry.code}"))
-        return cls(topic=entry.topic, facets=facets, texts=texts)
+        names = [*map(normalized, (str(entry.topic.name), entry.code, entry.title))]
+        return cls(topic=entry.topic, facets=facets, texts=texts, names=names)
 
 
 def metadata_texts(metadata: Metadata) -> list[tuple[str, str]]:
@@ -112,6 +160,16 @@ def metadata_texts(metadata: Metadata) -> list[tuple[str, str]]:
         ("B", metadata.abstract_en),
         *(("B", name) for pair in names for name in pair),
     ]
+
+
+def metadata_names(metadata: Metadata) -> list[str]:
+    """Return the names, `normalized`, that full metadata add to those of the entry."""
+    return [normalized(metadata.title_en)] if metadata.title_en else []
+
+
+def normalized(text: str) -> str:
+    """Return a name for comparison: its runs of Han characters and its words, in lower case, one space between them."""
+    return " ".join(run.lower() for run in _RUN.findall(text))
 
 
 def query_words(text: str) -> tuple[str, ...]:
@@ -148,17 +206,18 @@ def text_vector(texts: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{_quoted(token)}:{','.join(at)}" for token, at in sorted(places.items()))
 
 
-def word_query(words: Iterable[str]) -> str:
-    """Return words as a `tsquery` of PostgreSQL in its own notation."""
-    return " & ".join(map(_phrase, words))
+def word_query(words: Iterable[str], weight: str = "") -> str:
+    """Return words as a `tsquery` of PostgreSQL in its own notation; with a weight, found in texts of it alone."""
+    return " & ".join(_phrase(word, weight) for word in words)
 
 
-def _phrase(word: str) -> str:
+def _phrase(word: str, weight: str) -> str:
     if not _ONLY_HAN.fullmatch(word):
-        return f"{_quoted(word)}:*"
+        return f"{_quoted(word)}:*{weight}"
+    suffix = f":{weight}" if weight else ""
     if len(word) == 1:
-        return _quoted(word)
-    return f"({' <-> '.join(map(_quoted, _pairs(word)))})"
+        return f"{_quoted(word)}{suffix}"
+    return f"({' <-> '.join(f'{_quoted(pair)}{suffix}' for pair in _pairs(word))})"
 
 
 def _tokens(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, bool]]:
@@ -197,8 +256,8 @@ class SearchIndex(Protocol):
         """Index the metadata in force of an entry that is indexed."""
         ...
 
-    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Topic]:
-        """Return the topics of hits, in their order; fewer than the limit only at the end."""
+    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Hit]:
+        """Return the hits behind one, in their order; fewer than the limit only at the end."""
         ...
 
     def facets(self, reader: Reader, query: SearchQuery) -> Facets:
@@ -235,27 +294,37 @@ class MemorySearch(SearchIndex):
         self._metadata = {**before, topic: metadata}
 
     @override
-    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Topic]:
-        found = (topic for topic, _ in self._hits(query) if query.after is None or topic > query.after)
-        return [*found][: query.limit]
+    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Hit]:
+        found = sorted(hit for hit, _ in self._hits(query) if query.after is None or hit > query.after)
+        return found[: query.limit]
 
     @override
     def facets(self, reader: Reader, query: SearchQuery) -> Facets:
         return counted([facets for _, facets in self._hits(query)])
 
-    def _hits(self, query: SearchQuery) -> Iterator[tuple[Topic, Mapping[str, str]]]:
-        for topic in sorted(self._entries):
+    def _hits(self, query: SearchQuery) -> Iterator[tuple[Hit, Mapping[str, str]]]:
+        for topic in self._entries:
             entry, metadata = self._entries[topic], self._metadata.get(topic)
             facets = {**entry.facets, "theme": "" if metadata is None else metadata.theme}
-            texts = [text for _, text in (*entry.texts, *(metadata_texts(metadata) if metadata else ()))]
-            runs = [run.lower() for text in texts for run in _RUN.findall(text)]
+            texts = (*entry.texts, *(metadata_texts(metadata) if metadata else ()))
             seen = query.viewer in {None, facets["provider"]} or facets["state"] in PUBLIC_STATES
             if (
                 seen
                 and all(facets.get(name) == value for name, value in query.limits.items())
-                and all(
-                    any(word in run if _ONLY_HAN.fullmatch(word) else run.startswith(word) for run in runs)
-                    for word in query.words
-                )
+                and _has_all(query.words, (text for _, text in texts))
             ):
-                yield topic, facets
+                names = (*entry.names, *(metadata_names(metadata) if metadata else ()))
+                titles = (text for weight, text in texts if weight == "A")
+                tier = Tier.TEXT
+                if query.words:
+                    tier = Tier.TITLE if _has_all(query.words, titles) else tier
+                    tier = Tier.EXACT if query.exact in names else tier
+                yield Hit(tier, topic), facets
+
+
+def _has_all(words: Iterable[str], texts: Iterable[str]) -> bool:
+    """Return whether every word is in one of the texts, as a search finds it there."""
+    runs = [run.lower() for text in texts for run in _RUN.findall(text)]
+    return all(
+        any(word in run if _ONLY_HAN.fullmatch(word) else run.startswith(word) for run in runs) for word in words
+    )

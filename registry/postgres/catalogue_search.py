@@ -15,10 +15,13 @@ from registry.catalogue.search import (
     FACETS,
     MOST_COUNTED,
     Facets,
+    Hit,
     IndexedEntry,
     SearchIndex,
     SearchQuery,
+    Tier,
     counted,
+    metadata_names,
     metadata_texts,
     text_vector,
     word_query,
@@ -39,25 +42,33 @@ class PostgresSearch(SearchIndex):
     @override
     def index_entry(self, work: UnitOfWork, entry: CatalogueEntry) -> None:
         indexed = IndexedEntry.of(entry)
-        values = {**indexed.facets, "words": _vector(text_vector(indexed.texts))}
+        values = {**indexed.facets, "words": _vector(text_vector(indexed.texts)), "names": [*indexed.names]}
         key = {"name": str(entry.topic.name), "major": entry.topic.major}
-        new = postgresql.insert(_TABLE).values({**key, **values, "theme": "", "metadata_words": _vector("")})
+        metadata = {"theme": "", "metadata_words": _vector(""), "metadata_names": []}
+        new = postgresql.insert(_TABLE).values({**key, **values, **metadata})
         connection_of(work).execute(new.on_conflict_do_update(index_elements=["name", "major"], set_=values))
 
     @override
     def index_metadata(self, work: UnitOfWork, topic: Topic, metadata: Metadata) -> None:
-        values = {"theme": metadata.theme, "metadata_words": _vector(text_vector(metadata_texts(metadata)))}
+        values = {
+            "theme": metadata.theme,
+            "metadata_words": _vector(text_vector(metadata_texts(metadata))),
+            "metadata_names": metadata_names(metadata),
+        }
         key = (_TABLE.c.name == str(topic.name)) & (_TABLE.c.major == topic.major)
         connection_of(work).execute(sa.update(_TABLE).where(key).values(values))
 
     @override
-    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Topic]:
-        statement = sa.select(_TABLE.c.name, _TABLE.c.major).where(*_conditions(query))
+    def find(self, reader: Reader, query: SearchQuery) -> Sequence[Hit]:
+        tier = _tier(query)
+        statement = sa.select(tier, _TABLE.c.name, _TABLE.c.major).where(*_conditions(query))
+        # Without words there is one tier, and the primary key has the order.
+        order: list[sa.ColumnElement[Any]] = [*([tier] if query.words else ()), _TABLE.c.name, _TABLE.c.major]
         if query.after is not None:
-            place = sa.tuple_(sa.literal(str(query.after.name)), sa.literal(query.after.major))
-            statement = statement.where(sa.tuple_(_TABLE.c.name, _TABLE.c.major) > place)
-        statement = statement.order_by(_TABLE.c.name, _TABLE.c.major).limit(query.limit)
-        return [Topic(ResourceName(name), major) for name, major in connection_of(reader).execute(statement)]
+            place = (int(query.after.tier), str(query.after.topic.name), query.after.topic.major)[-len(order) :]
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*map(sa.literal, place)))
+        rows = connection_of(reader).execute(statement.order_by(*order).limit(query.limit))
+        return [Hit(Tier(number), Topic(ResourceName(name), major)) for number, name, major in rows]
 
     @override
     def facets(self, reader: Reader, query: SearchQuery) -> Facets:
@@ -70,15 +81,21 @@ def _conditions(query: SearchQuery) -> list[sa.ColumnElement[bool]]:
     limits = [_TABLE.c[name] == value for name, value in query.limits.items()]
     if query.viewer is not None:
         limits.append(sa.or_(_TABLE.c.state.in_(sorted(PUBLIC_STATES)), _TABLE.c.provider == query.viewer))
-    # Each word in either vector: a title may answer one word and a data item the other.
-    words: list[Any] = [
-        sa.or_(
-            _TABLE.c.words.bool_op("@@")(sa.cast(word_query([word]), postgresql.TSQUERY)),
-            _TABLE.c.metadata_words.bool_op("@@")(sa.cast(word_query([word]), postgresql.TSQUERY)),
-        )
-        for word in query.words
-    ]
-    return [*limits, *words]
+    return [*limits, *_having(query)]
+
+
+def _tier(query: SearchQuery) -> sa.ColumnElement[int]:
+    if not query.words:
+        return sa.literal(int(Tier.TEXT))
+    named = sa.or_(*(sa.literal(query.exact) == sa.any_(names) for names in (_TABLE.c.names, _TABLE.c.metadata_names)))
+    return sa.case((named, int(Tier.EXACT)), (sa.and_(*_having(query, "A")), int(Tier.TITLE)), else_=int(Tier.TEXT))
+
+
+def _having(query: SearchQuery, weight: str = "") -> list[sa.ColumnElement[bool]]:
+    """Return that each word is in either vector: a title may answer one word and a data item the other."""
+    wanted = [sa.cast(word_query([word], weight), postgresql.TSQUERY) for word in query.words]
+    vectors = (_TABLE.c.words, _TABLE.c.metadata_words)
+    return [sa.or_(*(vector.bool_op("@@")(word) for vector in vectors)) for word in wanted]
 
 
 def _vector(text: str) -> sa.ColumnElement[Any]:

@@ -185,6 +185,8 @@ catalogue_search = sa.Table(
     sa.Column("theme", sa.Text, nullable=False),
     sa.Column("words", postgresql.TSVECTOR, nullable=False),
     sa.Column("metadata_words", postgresql.TSVECTOR, nullable=False),
+    sa.Column("names", postgresql.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("metadata_names", postgresql.ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Index("registry_catalogue_search_words", "words", postgresql_using="gin"),
     sa.Index("registry_catalogue_search_metadata_words", "metadata_words", postgresql_using="gin"),
     info=derived("made from registry_catalogue and its records, from which what a search finds is read"),

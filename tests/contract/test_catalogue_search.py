@@ -1,13 +1,23 @@
 """Search of the catalogue, over the index in memory and in PostgreSQL: what contains the words is found, no more."""
 
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from registry.catalogue.search import Facets, MemorySearch, SearchIndex, SearchQuery, query_words, text_vector
+from registry.catalogue.search import (
+    Facets,
+    Hit,
+    MemorySearch,
+    SearchIndex,
+    SearchQuery,
+    Tier,
+    query_words,
+    text_vector,
+)
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from registry.directory.model import CatalogueEntry, EntryState, ShareType
 from registry.postgres import tables
@@ -17,6 +27,7 @@ from schemas.errors import InvalidError
 from schemas.names import ResourceName, Topic
 from tests.kit.cases.catalogue import metadata
 from tests.kit.cases.procedure import AUTHORITY, EDITOR, FILED, HEAD, E, room
+from tests.kit.share import random_of
 
 Place = tuple[Database, SearchIndex]
 
@@ -63,7 +74,7 @@ def find(place: Place, text: str = "", **query: Any) -> list[str]:
     database, index = place
     with database.read() as reader:
         words = query_words(text) if text else ()
-        return [str(topic.name) for topic in index.find(reader, SearchQuery(words=words, **query))]
+        return [str(hit.topic.name) for hit in index.find(reader, SearchQuery(words=words, **query))]
 
 
 def facets(place: Place, text: str = "", **query: Any) -> Facets:
@@ -94,7 +105,7 @@ def facets(place: Place, text: str = "", **query: Any) -> Facets:
 )
 def test_what_contains_every_word_is_found_and_nothing_else(place: Place, text: str, expected: list[str]) -> None:
     fill(place)
-    assert find(place, text) == expected
+    assert sorted(find(place, text)) == expected
 
 
 def test_facets_count_and_limit(place: Place) -> None:
@@ -109,10 +120,20 @@ def test_facets_count_and_limit(place: Place) -> None:
     assert facets(place, "信息", limits={"level": "G4"}).counts["provider"] == {"d-1": 1}
 
 
+def test_a_department_finds_and_counts_its_own_drafts_and_of_others_what_is_in_force(place: Place) -> None:
+    fill(place)
+    assert find(place, viewer="d-1") == ["insurance", "residents"]
+    assert find(place, viewer="d-2") == ["care", "insurance", "vehicles"]
+    assert find(place, viewer="") == ["insurance"]
+    assert find(place, "信息", viewer="d-2", limits={"state": "draft"}) == ["vehicles"]
+    assert facets(place, viewer="d-2").counts["state"] == {"draft": 2, "published": 1}
+    assert facets(place, viewer="").counts["provider"] == {"d-1": 1}
+
+
 def test_pages_are_by_topic(place: Place) -> None:
     fill(place)
     assert find(place, limit=2) == ["care", "insurance"]
-    assert find(place, limit=2, after=Topic(ResourceName("insurance"), 1)) == ["residents", "vehicles"]
+    assert find(place, limit=2, after=Hit(Tier.TEXT, Topic(ResourceName("insurance"), 1))) == ["residents", "vehicles"]
 
 
 def test_a_changed_entry_is_found_by_what_it_says_now(place: Place) -> None:
@@ -151,7 +172,72 @@ def test_hits_are_those_of_a_naive_search(place: Place) -> None:
             index.index_entry(work, entry(name, title))
     for _ in range(150):
         word = "".join(chance.choice(letters) for _ in range(chance.randint(1, 4)))
-        assert find(place, word) == sorted(name for name, title in titles.items() if word in title), word
+        assert sorted(find(place, word)) == sorted(name for name, title in titles.items() if word in title), word
+
+
+def test_exact_names_come_first_then_titles_then_the_rest(place: Place) -> None:
+    database, index = place
+    with database.begin() as work:
+        for one in (
+            entry("a-report", "年报", "人口 population 信息", code="201001/000001"),
+            entry("b-census", "人口信息普查", code="201001/000002"),
+            entry("population", "户籍", "按年", code="201001/000003"),
+            entry("z-people", "人口信息", code="201001/000004"),
+            entry("y-english", "居民", "人口信息", code="201001/000005"),
+            entry("x-code", "目录 201001/000002", code="201001/000006"),
+        ):
+            index.index_entry(work, one)
+        index.index_metadata(work, Topic(ResourceName("y-english"), 1), metadata(title_en="Population", items=()))
+    assert find(place, "人口信息") == ["z-people", "b-census", "y-english"]
+    assert find(place, " 人口信息。") == ["z-people", "b-census", "y-english"]
+    assert find(place, "POPULATION") == ["population", "y-english", "a-report"]
+    assert find(place, "201001/000002") == ["b-census", "x-code"]
+    assert find(place, "人口 信息") == ["b-census", "z-people", "a-report", "y-english"]
+
+
+def test_pages_of_any_size_are_the_hits_in_the_order_of_a_naive_ranking(place: Place) -> None:
+    chance = random_of("tiers of hits")
+    database, index = place
+
+    def text(most: int) -> str:
+        return "".join(chance.choice("人口ab ") for _ in range(chance.randint(1, most))).strip() or "人"
+
+    said = {}
+    with database.begin() as work:
+        for number in range(60):
+            name = f"r{chance.randrange(10**6):06}"
+            said[name] = (text(3), text(8))
+            index.index_entry(work, entry(name, *said[name], code=f"201001/{number:06}"))
+
+    def runs(*texts: str) -> list[str]:
+        return [run for text in texts for run in re.findall("[人口]+|[ab]+", text)]
+
+    def has(word: str, among: list[str]) -> bool:
+        return any(word in run if word[0] in "人口" else run.startswith(word) for run in among)
+
+    for _ in range(60):
+        words = runs(text(3))
+        ranked = sorted(
+            (0 if runs(title) == words else 1 if all(has(word, runs(title)) for word in words) else 2, name)
+            for name, (title, abstract) in said.items()
+            if all(has(word, runs(title, abstract)) for word in words)
+        )
+        size = chance.randint(1, 9)
+        found: list[Hit] = []
+        while True:
+            after = Hit.parse(str(found[-1])) if found else None
+            with database.read() as reader:
+                page = index.find(reader, SearchQuery(words=query_words(" ".join(words)), after=after, limit=size))
+            found += page
+            if len(page) < size:
+                break
+        assert [(int(hit.tier), str(hit.topic.name)) for hit in found] == ranked, words
+
+
+@pytest.mark.parametrize("cursor", ["residents.v1", "3/residents.v1", "/residents.v1", "0/", "0/../x", "-1/a.v1"])
+def test_a_cursor_of_another_form_is_refused(cursor: str) -> None:
+    with pytest.raises(InvalidError):
+        Hit.parse(cursor)
 
 
 @pytest.mark.parametrize("text", ["!?", "_", "x" * 101, " ".join("abcdefghijk"), "'; --", "\\"])

@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from exchange.api.bodies import entry_json
-from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown, topic_key
+from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
+from registry.catalogue.search import Hit
 from registry.database.keyset import MAX_PAGE
 from registry.directory.model import EntryState, ShareType
 
@@ -38,9 +39,12 @@ Limits = Annotated[_Limits, Depends(_Limits)]
 def search(
     request: Request, who: Caller, limits: Limits, q: _Words = "", after: After = "", limit: Limit = MAX_PAGE
 ) -> Response:
-    """Search the catalogue; entries by topic."""
-    found = who.pool.catalogue_search.find(who.actor, who.call, q, limits.values, after=topic_key(after), limit=limit)
-    response = listed(request, found.entries, limit + 1, document=entry_json, key=lambda one: str(one.topic))
+    """Search the catalogue: exact codes, names and titles first, then hits in titles, then the rest; each by topic."""
+    behind = Hit.parse(after) if after else None
+    found = who.pool.catalogue_search.find(who.actor, who.call, q, limits.values, after=behind, limit=limit)
+    response = listed(
+        request, found.entries, limit + 1, document=lambda one: entry_json(one[1]), key=lambda one: str(one[0])
+    )
     if found.next is not None and "link" not in response.headers:
         query = urlencode({**dict(request.query_params), "after": str(found.next)})
         response.headers["link"] = f'<{request.url.path}?{query}>; rel="next"'

@@ -8,24 +8,23 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.catalogue.visibility import viewer_of
-from registry.catalogue.search import Facets, SearchIndex, SearchQuery, query_words
+from registry.catalogue.search import Facets, Hit, SearchIndex, SearchQuery, query_words
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.model import CatalogueEntry
 from schemas.access import Action, Actor
 from schemas.errors import CorruptError, InvalidError, Reason
-from schemas.names import Topic
 
 __all__ = ["CatalogueSearch", "FoundEntries"]
 
 
 @dataclass(frozen=True, slots=True)
 class FoundEntries:
-    """A page of hits. `next`: topic behind which the next page begins; None = there is none."""
+    """A page of hits with their entries. `next`: hit behind which the next page begins; None = there is none."""
 
-    entries: Sequence[CatalogueEntry]
-    next: Topic | None
+    entries: Sequence[tuple[Hit, CatalogueEntry]]
+    next: Hit | None
 
 
 class CatalogueSearch:
@@ -61,10 +60,10 @@ class CatalogueSearch:
         text: str,
         limits: Mapping[str, str],
         *,
-        after: Topic | None = None,
+        after: Hit | None = None,
         limit: int = MAX_PAGE,
     ) -> FoundEntries:
-        """Return entries that have every word and every facet's value, by topic; an empty text has no word.
+        """Return entries that have every word and every facet's value, the best first; an empty text has no word.
 
         Raises:
             RefusedError: the actor may not read the catalogue.
@@ -72,17 +71,17 @@ class CatalogueSearch:
         """
         query = self._query(actor, call, text, limits, after=after, limit=limit)
         with self._database.read() as reader:
-            topics = self._index.find(reader, query)
+            hits = self._index.find(reader, query)
             found = []
-            for topic in topics:
+            for hit in hits:
                 try:
-                    found.append(self._catalogue.visible(reader, topic, query.viewer))
+                    found.append((hit, self._catalogue.visible(reader, hit.topic, query.viewer)))
                 except CorruptError:
                     continue  # reported; `GET /v1/catalogue` names it as damaged
                 except InvalidError as error:
                     if error.reason is not Reason.RESOURCE_UNKNOWN:
                         raise
-        return FoundEntries(found, topics[-1] if len(topics) >= limit else None)
+        return FoundEntries(found, hits[-1] if len(hits) >= limit else None)
 
     def facets(self, actor: Actor, call: RequestContext, text: str, limits: Mapping[str, str]) -> Facets:
         """Return how many such entries there are, by facet and value.
@@ -102,7 +101,7 @@ class CatalogueSearch:
         text: str,
         limits: Mapping[str, str],
         *,
-        after: Topic | None = None,
+        after: Hit | None = None,
         limit: int = MAX_PAGE,
     ) -> SearchQuery:
         decision = decide_control(actor, Action.CATALOGUE_READ, standing=self._attributes.standing(actor))
