@@ -11,6 +11,7 @@ grant_permissions         what a caller may do with one    exchange/control/gran
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
 elements                  data elements, lead departments  exchange/control/catalogue/elements.py
+element_use               elements that schemas name       exchange/control/catalogue/element_use.py
 catalogue_export          DCAT 3                           exchange/control/catalogue/export.py
 catalogue_search          words and facets                 exchange/control/catalogue/search.py
 accounts                  accounts, invitations            exchange/control/accounts.py
@@ -43,6 +44,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.element_use import ElementUseService
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.catalogue.export import CatalogueExport
@@ -115,6 +117,7 @@ class Pool:
     administration: Administration
     catalogue: CatalogueService
     elements: ElementService
+    element_use: ElementUseService
     catalogue_export: CatalogueExport
     catalogue_search: CatalogueSearch
     departments: DepartmentService

@@ -161,6 +161,7 @@ class Reason(StrEnum):
     # the catalogue
     ELEMENT_HAS_LEAD = "element_has_lead"
     ELEMENT_CONTESTED = "element_contested"
+    ELEMENT_UNFIT = "element_unfit"
     # the law of sharing: requests and duties
     CLAUSE_MISSING = "clause_missing"
     SUPPLEMENT_REPEATED = "supplement_repeated"

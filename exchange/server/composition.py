@@ -46,6 +46,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.catalogue.element_use import ElementUseService
 from exchange.control.catalogue.elements import ElementService
 from exchange.control.catalogue.entries import CatalogueService
 from exchange.control.catalogue.export import CatalogueExport
@@ -114,6 +115,7 @@ from exchange.server.schemas_topic import SchemasTopic
 from exchange.server.supervision.clock_check import is_independent
 from exchange.server.supervision.log_watch import LogWatch
 from exchange.server.supervision.startup_retry import retry_until_available
+from registry.catalogue.element_references import DictionaryReferences
 from registry.catalogue.procedure import Procedure
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
@@ -334,6 +336,14 @@ class App:
                 departments=registry.departments,
                 store=elements,
                 records=PostgresRecords(tags),
+            ),
+            element_use=ElementUseService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                catalogue=registry.catalogue,
+                lookup=registry.subjects.lookup,
+                store=elements,
             ),
             catalogue_search=CatalogueSearch(
                 database=storage.database,
@@ -687,6 +697,7 @@ def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags, ro
         strict=config.registry.strict_logical_types,
         validate=config.registry.validate_new_schemas,
         approved=approvals.consume,
+        elements=DictionaryReferences(PostgresElements(tags)),
     )
     return _Registry(departments, catalogue, subjects, approvals, schemas_topic)
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from registry.catalogue.elements import Claim, DataElement
+from registry.catalogue.elements import Claim, DataElement, ElementUse
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.directory.store import stale_version
@@ -54,6 +54,16 @@ class ElementStore(Protocol):
         """Let no entry be the source of an element but those of one department."""
         ...
 
+    def replace_uses(self, work: UnitOfWork, subject: str, version: int, uses: Sequence[tuple[str, str]]) -> None:
+        """Let a subject use these elements and no other: code and path of each field of its newest version."""
+        ...
+
+    def uses(
+        self, reader: Reader, code: str, *, after: tuple[str, str] = ("", ""), limit: int = 1_000
+    ) -> Sequence[ElementUse]:
+        """Return the fields that name an element, behind a subject and path, in their order."""
+        ...
+
 
 class MemoryElements(ElementStore):
     """Store of data elements in memory."""
@@ -62,6 +72,7 @@ class MemoryElements(ElementStore):
         self._lock = threading.Lock()
         self._elements: dict[str, DataElement] = {}
         self._claims: dict[tuple[str, Topic], Claim] = {}
+        self._uses: list[tuple[str, ElementUse]] = []
 
     @override
     def save(self, work: UnitOfWork, element: DataElement) -> None:
@@ -107,6 +118,22 @@ class MemoryElements(ElementStore):
             self._claims = {
                 key: claim for key, claim in self._claims.items() if key[0] != code or claim.provider == but
             }
+
+    @override
+    def replace_uses(self, work: UnitOfWork, subject: str, version: int, uses: Sequence[tuple[str, str]]) -> None:
+        with self._lock:
+            before = self._uses
+            on_rollback(work, lambda: setattr(self, "_uses", before))
+            kept = [(code, use) for code, use in before if use.subject != subject]
+            self._uses = [*kept, *((code, ElementUse(subject, path, version)) for code, path in uses)]
+
+    @override
+    def uses(
+        self, reader: Reader, code: str, *, after: tuple[str, str] = ("", ""), limit: int = 1_000
+    ) -> Sequence[ElementUse]:
+        with self._lock:
+            found = [use for used, use in self._uses if used == code and (use.subject, use.path) > after]
+        return sorted(found, key=lambda use: (use.subject, use.path))[:limit]
 
     def _put_back(self, work: UnitOfWork) -> None:
         before = self._claims

@@ -12,11 +12,21 @@ from typing import Final
 
 from registry.catalogue.code_lists import code_lists
 from registry.catalogue.metadata import Metadata
+from registry.governance.element_rules import ElementDefinition
 from schemas.access import Level, MaskRule
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["ELEMENT_CODE", "Claim", "DataElement", "Duplicate", "check_source", "duplicates", "sources_of"]
+__all__ = [
+    "ELEMENT_CODE",
+    "Claim",
+    "DataElement",
+    "Duplicate",
+    "ElementUse",
+    "check_source",
+    "duplicates",
+    "sources_of",
+]
 
 ELEMENT_CODE: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 """Code of a data element."""
@@ -32,7 +42,7 @@ class DataElement:
         code: such as `DE00001`; forever. version: 1, 2, 3 …
         zh, en: its names.
         type: id of the list `item_types`. length: characters or digits; None = not stated.
-        value_domain: in words, or the standard's code table. unit: of a quantity; empty = none.
+        value_domain: in words, or the codes of a closed one, such as `1|2|9`. unit: of a quantity; empty = none.
         level: grade. personal: N, P or D (direct identifier). sensitive: whether sensitive personal information.
         mask: default rule.
         standard: where it is defined, such as `GB 11643`.
@@ -76,6 +86,30 @@ class DataElement:
             raise InvalidError(Reason.REQUEST_INVALID, f"got the length {self.length}; expected 1 or more")
         if self.personal not in {"N", "P", "D"}:
             raise InvalidError(Reason.REQUEST_INVALID, f"got personal {self.personal[:10]!r}; expected N, P or D")
+
+    @property
+    def definition(self) -> ElementDefinition:
+        """What a field of a schema that names the element must fit."""
+        codes = frozenset(code.strip() for code in self.value_domain.split("|")) if "|" in self.value_domain else None
+        return ElementDefinition(
+            code=self.code,
+            type=self.type,
+            length=self.length,
+            codes=codes,
+            standard=self.standard,
+            level=self.level,
+            personal=self.personal,
+            sensitive="S" if self.sensitive else "N",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ElementUse:
+    """A field of a subject's newest version that names an element."""
+
+    subject: str
+    path: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@
 1 something found, 2 the command failed (no such file, no answer, unknown level).
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,12 +27,16 @@ from registry.cli import change, contract, docs, transfer
 from registry.cli.command_group import CommandGroup
 from registry.cli.terminal import FOUND, console, count, fail, parse_file, read, write
 from schemas import library
+from schemas.access import Level, MaskRule
 from schemas.errors import InvalidError, PoolError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from registry.avro.compatibility import Incompatibility
     from registry.avro.parser import ParsedSchema
     from registry.governance.classification import ClassificationFinding
+    from registry.governance.element_rules import ElementDefinition
 
 __all__ = ["app", "main"]
 
@@ -57,15 +62,20 @@ def lint(
     ungoverned: Annotated[
         bool, typer.Option("--ungoverned", help="Do not ask for a classification of every field.")
     ] = False,
+    elements: Annotated[
+        Path | None,
+        typer.Option(help="Dictionary of data elements, as `pool element list --json` prints it: fields must fit it."),
+    ] = None,
 ) -> None:
-    """Check that schemas are valid and safe, and that every field is classified (检查)."""
+    """Check that schemas are valid and safe, and that every field is classified (检查) and fits its data element."""
     from rich.markup import escape
 
     from registry.governance import classification
 
+    dictionary = None if elements is None else _dictionary(elements)
     out, failed, unclassified = console(), 0, False
     for file in files:
-        parsed, findings = _linted(file, ungoverned=ungoverned)
+        parsed, findings = _linted(file, ungoverned=ungoverned, dictionary=dictionary)
         if findings:
             failed += 1
             unclassified = unclassified or parsed is not None
@@ -185,10 +195,36 @@ def show(
     out.print("* part of the key; ? may be null")
 
 
-def _linted(file: Path, *, ungoverned: bool) -> "tuple[ParsedSchema | None, list[str]]":
+def _dictionary(file: Path) -> "Mapping[str, ElementDefinition]":
+    """Return the data elements of a file, by code; what the pool only named (a damaged row) is left out."""
+    from dataclasses import fields
+
+    from registry.catalogue.elements import DataElement
+
+    members = {one.name for one in fields(DataElement)}
+    found = {}
+    try:
+        for row in json.loads(read(file)):
+            if "type" in row:
+                values = {name: value for name, value in row.items() if name in members}
+                element = DataElement(**{**values, "level": Level[values["level"]], "mask": MaskRule(values["mask"])})
+                found[element.code] = element.definition
+    except PoolError as error:
+        fail(f"{file}: {error.message}")
+    except (ValueError, KeyError, TypeError):
+        fail(f"{file} is no dictionary of data elements; expected the output of `pool element list --json`")
+    return found
+
+
+def _linted(
+    file: Path, *, ungoverned: bool, dictionary: "Mapping[str, ElementDefinition] | None" = None
+) -> "tuple[ParsedSchema | None, list[str]]":
+    from registry.avro.fields import resolved_json
     from registry.avro.parser import parse
     from registry.avro.resource_rules import find_unpublishable, require_numbers_in_range
     from registry.governance import classification
+    from registry.governance.element_rules import ElementDefinition as Definition
+    from registry.governance.element_rules import find_unfit
 
     try:
         parsed = parse(read(file))
@@ -199,6 +235,10 @@ def _linted(file: Path, *, ungoverned: bool) -> "tuple[ParsedSchema | None, list
         return parsed, []
     labels = _labels(parsed)
     findings = [_labelled(finding, labels) for finding in classification.read_classification(parsed.json)[1]]
+    if parsed.fullname:
+        # Without a dictionary any code may be one; what is no code is refused.
+        find = (lambda code: Definition(code=code, type="general")) if dictionary is None else dictionary.get
+        findings += [_labelled(finding, labels) for finding in find_unfit(resolved_json(parsed), find)]
     return parsed, [*findings, *(f"{path}: {message}" for path, message in find_unpublishable(parsed))]
 
 

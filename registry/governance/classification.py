@@ -45,6 +45,7 @@ __all__ = [
     "SENSITIVE",
     "ClassificationFinding",
     "ClassifiedField",
+    "effective_fields",
     "find_lowered",
     "former_paths",
     "highest_level",
@@ -141,7 +142,7 @@ def read_classification(schema: Any) -> tuple[list[ClassifiedField], list[Classi
         return fields, findings
     if not _label(schema.get("zh")):
         findings.append(ClassificationFinding(path="", at="$", message="missing: zh, the Chinese name of the record"))
-    for path, at, aliases, field in _fields(schema, "", "$", {}):
+    for path, at, aliases, field in effective_fields(schema):
         errors = _errors(field)
         findings += [ClassificationFinding(path=path, at=at, message=message) for message in errors]
         if not errors:
@@ -329,11 +330,17 @@ def _label(value: object) -> bool:
 
 
 _Enclosing = Mapping[str, str]  # values of the field that holds a record, on the scales
+_NONE: _Enclosing = {}
 _EffectiveField = tuple[str, str, tuple[str, ...], dict[str, Any]]  # path, JSON path, former paths, effective field
 
 
-def _fields(record: Mapping[str, Any], prefix: str, at: str, enclosing: _Enclosing) -> Iterator[_EffectiveField]:
-    """Walk a record's fields and those of the records defined within, depth first, in order."""
+def effective_fields(
+    record: Mapping[str, Any], prefix: str = "", at: str = "$", enclosing: _Enclosing = _NONE
+) -> Iterator[_EffectiveField]:
+    """Walk a record's fields and those of the records defined within, depth first, in order.
+
+    Yield path, JSON path, former paths, and the field with what it inherits and what encloses it raises.
+    """
     stated = {name: record[name] for name in INHERITED if name in record}
     for index, field in enumerate(record.get("fields", ())):
         path = prefix + field["name"]
@@ -350,7 +357,7 @@ def _within(node: Any, prefix: str, at: str, enclosing: _Enclosing) -> Iterator[
     elif isinstance(node, dict):
         kind = node.get("type")
         if kind in ("record", "error"):
-            yield from _fields(node, prefix, at, enclosing)
+            yield from effective_fields(node, prefix, at, enclosing)
         elif kind == "array":
             yield from _within(node["items"], prefix, f"{at}.items", enclosing)
         elif kind == "map":

@@ -13,13 +13,13 @@ from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
 from registry.catalogue.element_store import ElementStore
-from registry.catalogue.elements import Claim, DataElement
+from registry.catalogue.elements import Claim, DataElement, ElementUse
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.store import stale_version
-from registry.postgres.tables import data_element, element_source
+from registry.postgres.tables import data_element, element_source, element_use
 from schemas.access import Level, MaskRule
 from schemas.names import ResourceName, Topic
 
@@ -96,6 +96,26 @@ class PostgresElements(ElementStore):
     def drop_claims(self, work: UnitOfWork, code: str, *, but: str) -> None:
         table = element_source
         self._tags.delete(work, table, sa.and_(table.c.element == code, table.c.provider != but))
+
+    @override
+    def replace_uses(self, work: UnitOfWork, subject: str, version: int, uses: Sequence[tuple[str, str]]) -> None:
+        connection = connection_of(work)
+        connection.execute(sa.delete(element_use).where(element_use.c.subject == subject))
+        rows = [{"element": code, "subject": subject, "path": path, "version": version} for code, path in uses]
+        if rows:
+            connection.execute(sa.insert(element_use), rows)
+
+    @override
+    def uses(
+        self, reader: Reader, code: str, *, after: tuple[str, str] = ("", ""), limit: int = 1_000
+    ) -> Sequence[ElementUse]:
+        table = element_use
+        place = sa.tuple_(table.c.subject, table.c.path)
+        statement = sa.select(table.c.subject, table.c.path, table.c.version).where(
+            table.c.element == code, place > sa.tuple_(*map(sa.literal, after))
+        )
+        rows = connection_of(reader).execute(statement.order_by(table.c.subject, table.c.path).limit(limit))
+        return [ElementUse(subject, path, version) for subject, path, version in rows]
 
 
 def _element(row: Mapping[str, Any]) -> DataElement:

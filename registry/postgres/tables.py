@@ -16,6 +16,7 @@ __all__ = [
     "department",
     "department_version",
     "element_source",
+    "element_use",
     "metadata",
     "outbox",
     "reference",
@@ -215,6 +216,18 @@ element_source = sa.Table(
     sa.Index("registry_element_source_entry", "name", "major"),
     info=tagged("directory"),
     comment="which entries in force are the source of which data elements",
+)
+
+element_use = sa.Table(
+    "registry_element_use",
+    metadata,
+    sa.Column("element", sa.Text(collation="C"), primary_key=True),
+    sa.Column("subject", sa.Text(collation="C"), primary_key=True),
+    sa.Column("path", sa.Text(collation="C"), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Index("registry_element_use_subject", "subject"),
+    info=derived("made from the schemas, which are tagged; it serves lists alone"),
+    comment="which fields of the newest version of a subject name which data elements",
 )
 
 approval = sa.Table(

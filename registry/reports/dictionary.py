@@ -45,6 +45,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "codes": ("代码", "codes"),
     "check": ("校验", "check"),
     "standard": ("标准", "standard"),
+    "element": ("数据元", "data element"),
     "default": ("缺省", "default"),
     "symbols": ("取值", "values"),
     "aliases": ("曾用名", "formerly"),
@@ -189,7 +190,7 @@ def _facts(node: Mapping[str, Any]) -> list[tuple[str, str]]:
     symbols = _symbols(node["type"])
     if symbols:
         found.append(("symbols", " ".join(symbols)))
-    found += [(name, _text(node[name])) for name in ("codes", "check", "standard") if name in node]
+    found += [(name, _text(node[name])) for name in ("codes", "check", "standard", "element") if name in node]
     if node.get("default") is not None:
         found.append(("default", _text(node["default"]) or '""'))
     if node.get("aliases"):

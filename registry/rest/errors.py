@@ -75,6 +75,7 @@ _NUMBERS: Mapping[Reason, tuple[int, str]] = {
     Reason.SCHEMA_INVALID: (42201, "Invalid schema: {message}"),
     Reason.SCHEMA_UNSAFE: (42201, "Invalid schema: {message}"),
     Reason.SCHEMA_UNCLASSIFIED: (42201, "Invalid schema: {message}"),
+    Reason.ELEMENT_UNFIT: (42201, "Invalid schema: {message}"),
     Reason.VERSION_INVALID: (
         42202,
         (

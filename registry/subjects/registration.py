@@ -27,6 +27,7 @@ from registry.avro.resource_rules import require_publishable
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
+from registry.governance.element_rules import element_fields, require_fit
 from registry.governance.tags import TaggedEntity, dropped_tags, tagged_entities
 from registry.subjects.configuration import Configuration, Mode
 from registry.subjects.contexts import scopes
@@ -38,6 +39,7 @@ from registry.subjects.data_contracts import (
     validate_metadata,
     validate_rules,
 )
+from registry.subjects.element_references import ElementReferences
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content, StoredSchema, StoredVersion
 from registry.subjects.store import (
@@ -104,6 +106,7 @@ class Registration:
             (`validateNewSchemas`) says otherwise.
         approved: consumes an approval to lower a classification, by subject, fingerprint and findings
             (`registry.governance.approvals.Approvals.consume`); returns whether there was one.
+        elements: the dictionary of data elements; None = there is none, and fields may name any.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Registration:
         strict: bool = False,
         validate: bool = True,
         approved: Callable[[UnitOfWork, str, bytes, Sequence[str]], bool] = never_approved,
+        elements: ElementReferences | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -129,6 +133,7 @@ class Registration:
         self._strict = strict
         self._validate = validate
         self._approved = approved
+        self._elements = elements
 
     def read(
         self,
@@ -204,7 +209,8 @@ class Registration:
 
         Raises:
             InvalidError: SUBJECT_INVALID; SCHEMA_INVALID, also for another *number* than the next one; SCHEMA_UNSAFE;
-                SCHEMA_UNCLASSIFIED, naming each field; REQUEST_INVALID, for a sensitive value in the metadata.
+                SCHEMA_UNCLASSIFIED and ELEMENT_UNFIT, naming each field; REQUEST_INVALID, for a sensitive value in the
+                metadata.
             ConflictError: SCHEMA_INCOMPATIBLE, naming versions and JSON paths; CLASSIFICATION_LOWERED; ID_TAKEN.
             RefusedError: SUBJECT_READ_ONLY; SUBJECT_NOT_IN_IMPORT.
             UnavailableError: as `SubjectWriter.change`.
@@ -244,8 +250,10 @@ class Registration:
                 self._incompatibilities(work, submission, merged, live, config, None),
                 Compatibility(config["compatibility"]),
             )
+            uses = self._element_uses(work, submission) if governed else []
             self._require_approval(work, subject, submission, findings)  # last, since it consumes an approval
             schema = change.add_content(new_number, submission.key(merged), submission.fingerprint, merged)
+            self._record_elements(work, subject, new_number, uses)
             return _version(subject, new_number, schema, merged)
 
     def register_view(self, work: UnitOfWork, grant: str, version: int, text: str) -> int:
@@ -405,8 +413,10 @@ class Registration:
                     )
                 return RegisteredVersion.of(version, content)
         findings = self._find_lowered(work, subject, submission, content, versions) if governed else []
+        uses = self._element_uses(work, submission) if governed else []
         self._require_approval(work, subject, submission, findings)
         change.add_version(target, schema, content.text)
+        self._record_elements(work, subject, target, uses)
         return _version(subject, target, schema, content)
 
     def with_contract(self, reader: Reader, subject: str, content: Content) -> Content:
@@ -510,6 +520,19 @@ class Registration:
                 )
             findings += [f"{topic}, {one}" for one in found]
         return findings
+
+    def _element_uses(self, reader: Reader, submission: Submission) -> list[tuple[str, str]]:
+        """Return code and path of each field that names a data element, or raise what does not fit."""
+        elements, parsed = self._elements, submission.parsed
+        if elements is None or parsed is None or not parsed.fullname:
+            return []
+        schema = resolved_json(parsed)
+        require_fit(schema, lambda code: elements.definition(reader, code))
+        return [(field.element, field.path) for field in element_fields(schema) if field.element is not None]
+
+    def _record_elements(self, work: UnitOfWork, subject: str, number: int, uses: Sequence[tuple[str, str]]) -> None:
+        if self._elements is not None:
+            self._elements.record(work, subject, number, uses)
 
     def _earlier(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[tuple[int, ParsedSchema, str | None]]:
         """Return number, schema and metadata of the Avro ones among versions."""

@@ -8,6 +8,7 @@ from registry.avro.compatibility import Compatibility
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.configuration import Configuration
 from registry.subjects.deletion import Deletion
+from registry.subjects.element_references import ElementReferences
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.registration import Registration, never_approved, no_other_majors
 from registry.subjects.store import SubjectReader, SubjectWriter
@@ -37,6 +38,7 @@ class SubjectServices:
         validate: bool = True,
         level: Compatibility = Compatibility.BACKWARD,
         approved: Callable[[UnitOfWork, str, bytes, Sequence[str]], bool] = never_approved,
+        elements: ElementReferences | None = None,
     ) -> Self:
         """Build the services; see `Registration` and `Configuration` for the parameters."""
         configuration = Configuration(reader, writer, level=level)
@@ -51,6 +53,7 @@ class SubjectServices:
             strict=strict,
             validate=validate,
             approved=approved,
+            elements=elements,
         )
         return cls(
             lookup=lookup,

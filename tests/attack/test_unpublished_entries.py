@@ -37,8 +37,10 @@ ROUTES = {
     "/v1/catalogue/records/{topic}/versions",
     "/v1/catalogue/search",
     "/v1/duplicates",
+    "/v1/element-gaps",
     "/v1/elements",
     "/v1/elements/{code}",
+    "/v1/elements/{code}/fields",
 }
 
 
@@ -102,6 +104,8 @@ def told(reader: AdminClient) -> str:
         *(reader.list("/catalogue/records", {"state": state}) for state in ("draft", "authority_review", "updating")),
         reader.list("/elements"),
         reader.get("/elements/DE00777"),
+        reader.list("/elements/DE00777/fields"),
+        reader.list("/element-gaps"),
         reader.list("/duplicates"),
         [*reader.texts("/catalogue/dcat", {"form": "jsonld"})],
     ]
@@ -175,4 +179,4 @@ def test_every_route_that_returns_entries_is_looked_at() -> None:
         if isinstance(route, APIRoute) and "GET" in route.methods
     }
     assert routes
-    assert {path for path in reads if path.startswith(("/v1/catalogue", "/v1/elements", "/v1/duplicates"))} == ROUTES
+    assert {path for path in reads if path.startswith(("/v1/catalogue", "/v1/element", "/v1/duplicates"))} == ROUTES

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 import sqlalchemy as sa
 
-from registry.catalogue.elements import Claim, DataElement, check_source, duplicates, sources_of
+from registry.catalogue.elements import Claim, DataElement, ElementUse, check_source, duplicates, sources_of
 from registry.catalogue.metadata import DataItem
 from registry.database.damaged_row import DamagedRow
 from registry.postgres import tables
@@ -198,3 +198,28 @@ def test_the_report_names_contested_elements_sources_beside_the_lead_and_items_o
     against, _ = duplicates([replace(DE, lead=POLICE)], entries)
     assert (against.kind, [*against.entries]) == ("against_lead", [(THEIRS, LABOUR)])
     assert duplicates([replace(DE, lead=POLICE)], entries[:1]) == []
+
+
+def test_the_fields_that_name_an_element_are_those_of_each_newest_schema(place: Room) -> None:
+    with place.database.begin() as work:
+        place.elements.replace_uses(work, "b.v1-value", 1, [("DE1", "x"), ("DE1", "in.y"), ("DE2", "z")])
+        place.elements.replace_uses(work, "a.v1-value", 3, [("DE1", "x")])
+        place.elements.replace_uses(work, "b.v1-value", 2, [("DE1", "x"), ("DE1", "w")])
+    with place.database.read() as reader:
+        everything = place.elements.uses(reader, "DE1")
+        assert everything == [
+            ElementUse("a.v1-value", "x", 3), ElementUse("b.v1-value", "w", 2), ElementUse("b.v1-value", "x", 2)
+        ]  # fmt: skip
+        assert place.elements.uses(reader, "DE2") == []
+        assert place.elements.uses(reader, "DE1", limit=1) == everything[:1]
+        assert place.elements.uses(reader, "DE1", after=("b.v1-value", "w")) == everything[2:]
+
+    def broken() -> None:
+        with place.database.begin() as work:
+            place.elements.replace_uses(work, "a.v1-value", 4, [])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+    with place.database.read() as reader:
+        assert place.elements.uses(reader, "DE1") == everything

@@ -221,6 +221,38 @@ def test_one_data_element_has_one_source_department(city: City, tmp_path: Path) 
     assert {"element_contested", "element_has_lead"} <= reasons, "each refusal is in the log"
 
 
+def test_fields_name_their_data_elements_and_fit_them(city: City, tmp_path: Path) -> None:
+    dictionary = tmp_path / "elements.json"
+    dictionary.write_text(city.pool(None, "", "list", "--json", group="element"))
+    topic = "ids.v1"
+    named = json.loads(library.text("population"))
+    number = next(one for one in named["fields"] if one["name"] == "id_number")
+    number |= {"element": "DE00001"}
+    unfit = {
+        **named,
+        "fields": [one | ({"element": "DE1"} if one["name"] == "full_name" else {}) for one in named["fields"]],
+    }
+    files = []
+    for name, schema in (("fit", named), ("unfit", unfit)):
+        files.append(tmp_path / f"{name}.avsc")
+        files[-1].write_text(json.dumps(schema, ensure_ascii=False))
+    lint = partial(city.world.programs.run, "pool-schema", "lint", "--elements", str(dictionary), check=False)
+    assert lint(str(files[0])).returncode == 0
+    assert "DE1 is not in the dictionary" in lint(str(files[1])).stdout
+    refused(
+        Reason.ELEMENT_UNFIT, lambda: city.editor.post(f"/catalogue/{topic}/schemas", {"text": files[1].read_text()})
+    )
+    gaps = {one["path"] for one in city.editor.list("/element-gaps", {"limit": 7}) if one["topic"] == topic}
+    assert "id_number" in gaps
+    city.as_editor("schema", topic, str(files[0]))
+    shown = city.pool(city.provider, "catalogue_editor", "show", "DE00001", group="element")
+    assert f"{topic}-value\tid_number\t2" in shown
+    after = [one for one in city.editor.list("/element-gaps") if one["topic"] == topic]
+    assert {one["path"] for one in after} == gaps - {"id_number"}
+    assert city.editor.list("/element-gaps", {"limit": 3}) == city.editor.list("/element-gaps")
+    assert topic not in {one["topic"] for one in city.consumer.account("catalogue_editor").list("/element-gaps")}
+
+
 def test_the_catalogue_in_force_is_exported_as_dcat_part_by_part(city: City, tmp_path: Path) -> None:
     records = {one["topic"]: one for one in city.world.root.list("/catalogue/records")}
     expected = {

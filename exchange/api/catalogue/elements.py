@@ -1,13 +1,15 @@
 """Control API of data elements: the dictionary, lead departments, the report of duplicates."""
 
 from typing import Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from exchange.api.bodies import Body
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
-from registry.catalogue.elements import DataElement, Duplicate
+from exchange.control.catalogue.element_use import ElementGap
+from registry.catalogue.elements import DataElement, Duplicate, ElementUse
 from registry.database.keyset import MAX_PAGE
 from schemas.access import Level, MaskRule
 
@@ -24,7 +26,7 @@ class ElementBody(Body):
     en: str
     type: str = Field(description="id of the list `item_types`")
     length: int | None = None
-    value_domain: str = ""
+    value_domain: str = Field("", description="in words, or the codes of a closed one, such as `1|2|9`")
     unit: str = ""
     level: str = Field("G1", pattern="^(G[1-4]|IMP)$")
     personal: Literal["N", "P", "D"] = "N"
@@ -68,6 +70,25 @@ def element(who: Caller, code: str) -> Document:
     return {**element_json(found), "sources": list(sources)}
 
 
+@router.get("/elements/{code}/fields", response_model=list[Document])
+def fields(request: Request, who: Caller, code: str, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the fields that name a data element, by subject and path: of the newest version of each schema."""
+    subject, _, path = after.partition("/")
+    found = who.pool.element_use.uses(who.actor, who.call, code, after=(subject, path), limit=limit)
+    return listed(request, found, limit, document=_use, key=lambda one: f"{one.subject}/{one.path}")
+
+
+@router.get("/element-gaps", response_model=list[Document])
+def gaps(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """Report the fields that name no data element, or one that they do not fit: of the own department, or of all."""
+    found = who.pool.element_use.gaps(who.actor, who.call, after=after, limit=limit)
+    response = listed(request, found.gaps, limit + 1, document=_gap, key=lambda one: one.cursor)
+    if found.next and "link" not in response.headers:
+        query = urlencode({**dict(request.query_params), "after": found.next})
+        response.headers["link"] = f'<{request.url.path}?{query}>; rel="next"'
+    return response
+
+
 @router.post("/elements/{code}/lead")
 def name_lead(who: Caller, code: str, body: LeadBody) -> Document:
     """Name the lead department: it alone is the element's source. `no_source`: entries that are so no more."""
@@ -103,6 +124,14 @@ def element_json(element: DataElement) -> Document:
         "standard": element.standard,
         "lead": element.lead,
     }
+
+
+def _use(one: ElementUse) -> Document:
+    return {"subject": one.subject, "path": one.path, "version": one.version}
+
+
+def _gap(one: ElementGap) -> Document:
+    return {"topic": str(one.topic), "path": one.path, "zh": one.zh, "element": one.element, "problem": one.problem}
 
 
 def _place(one: Duplicate) -> str:

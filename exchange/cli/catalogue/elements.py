@@ -49,8 +49,23 @@ def element_list(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @element.command("show")
 def element_show(context: typer.Context, code: str, as_json: JsonOption = False) -> None:
-    """Show a data element, and the entries in force that are its source."""
-    print_fields(client(context).get(f"/elements/{code}"), as_json=as_json)
+    """Show a data element, the entries in force that are its source, and the fields of schemas that name it."""
+    pool = client(context)
+    found, fields = pool.get(f"/elements/{code}"), pool.list(f"/elements/{code}/fields")
+    if as_json:
+        print_json({**found, "fields": fields})
+        return
+    print_fields(found, as_json=False)
+    if fields:
+        print_line("")
+        print_rows(fields, ("subject", "path", "version"), as_json=False)
+
+
+@element.command("gaps")
+def element_gaps(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Report the fields of schemas that name no data element, or one that they do not fit."""
+    columns = ("topic", "path", "zh", "element", "problem")
+    print_rows(client(context).list("/element-gaps"), columns, as_json=as_json)
 
 
 @element.command("duplicates")
