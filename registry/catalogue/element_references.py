@@ -6,8 +6,8 @@ from typing_extensions import override
 
 from registry.catalogue.element_store import ElementStore
 from registry.database.unit_of_work import Reader, UnitOfWork
+from registry.governance.element_references import ElementReferences
 from registry.governance.element_rules import ElementDefinition
-from registry.subjects.element_references import ElementReferences
 
 __all__ = ["DictionaryReferences"]
 

@@ -27,6 +27,7 @@ from registry.avro.resource_rules import require_publishable
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
+from registry.governance.element_references import ElementReferences
 from registry.governance.element_rules import element_fields, require_fit
 from registry.governance.tags import TaggedEntity, dropped_tags, tagged_entities
 from registry.subjects.configuration import Configuration, Mode
@@ -39,7 +40,6 @@ from registry.subjects.data_contracts import (
     validate_metadata,
     validate_rules,
 )
-from registry.subjects.element_references import ElementReferences
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content, StoredSchema, StoredVersion
 from registry.subjects.store import (

@@ -6,9 +6,9 @@ from typing import Self
 
 from registry.avro.compatibility import Compatibility
 from registry.database.unit_of_work import Reader, UnitOfWork
+from registry.governance.element_references import ElementReferences
 from registry.subjects.configuration import Configuration
 from registry.subjects.deletion import Deletion
-from registry.subjects.element_references import ElementReferences
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.registration import Registration, never_approved, no_other_majors
 from registry.subjects.store import SubjectReader, SubjectWriter
