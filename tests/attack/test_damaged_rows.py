@@ -35,7 +35,7 @@ LISTS = {
         "/catalogue/records",
         "topic",
         "name || '.v' || major",
-        "body = replace(body, 'authority_review', 'published')",
+        "body = replace(body, 'G4', 'G1')",
     ),
     "registry_data_element": ("/elements", "code", "code", "body = replace(body, 'G4', 'G1')"),
     "registry_department": ("/departments", "id", "id", "body = replace(body, '330100', '330101')"),
