@@ -8,8 +8,8 @@ from sqlalchemy.dialects import postgresql as pg
 
 from registry.catalogue.search import normalized
 
-revision = "0026"
-down_revision = "0025"
+revision = "0027"
+down_revision = "0026"
 
 _TABLE = "registry_catalogue_search"
 _NAMES = sa.text("UPDATE registry_catalogue_search SET names = :names WHERE name = :name AND major = :major")
