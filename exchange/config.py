@@ -79,6 +79,14 @@ class RegistryListen(_Section):
     metrics: Address | None = None
 
 
+class ControlListen(_Section):
+    """Addresses of a gateway's process that serves people and enrolment alone (`processes = "several"`)."""
+
+    enrolment: Address | None = None
+    http: Address | None = None
+    metrics: Address | None = None
+
+
 class SequencerListen(_Section):
     """Addresses of a process of the role sequencer alone."""
 
@@ -97,6 +105,12 @@ class RegistryRole(_Section):
     listen: RegistryListen = RegistryListen()
 
 
+class ControlRole(_Section):
+    """What differs where the control API is a process of its own."""
+
+    listen: ControlListen = ControlListen()
+
+
 class SequencerRole(_Section):
     """What differs where a sequencer is a process of its own."""
 
@@ -108,6 +122,7 @@ class Roles(_Section):
 
     gateway: GatewayRole = GatewayRole()
     registry: RegistryRole = RegistryRole()
+    control: ControlRole = ControlRole()
     sequencer: SequencerRole = SequencerRole()
 
 
@@ -243,6 +258,8 @@ class Config(_Section):
         gateway: host:port of the gateway, as departments call it.
         enrolment: host:port of the enrolment listener, as invitations name it; None = the host of `gateway`, and the
             port of `listen.enrolment`.
+        processes: of `pool serve` without a role: "one" for everything, or "several": the control API with enrolment,
+            and the registry, are processes of their own, which the first one starts and watches.
         case_forms: by purpose, the form of its case numbers (`registry.governance.case_form`).
         failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests only.
     """
@@ -255,6 +272,7 @@ class Config(_Section):
     enrolment: Address | None = None
     dev: bool = False
     database: str | None = None
+    processes: Literal["one", "several"] = "one"
     listen: Listen = Listen()
     roles: Roles = Roles()
     broker: BrokerSettings = PostgresBroker()
@@ -303,13 +321,23 @@ class Config(_Section):
     def of_roles(self, roles: Collection[str]) -> Self:
         """Return the configuration of a process of these roles: the addresses of the roles' sections go before.
 
-        Where several roles name an address of one listener, the first of gateway, registry, sequencer counts.
+        Where several roles name an address of one listener, the first of control, gateway, registry, sequencer counts.
         """
         listen = self.listen.model_dump()
-        for name in ("sequencer", "registry", "gateway"):
+        for name in ("sequencer", "registry", "gateway", "control"):
             if name in roles:
                 listen |= getattr(self.roles, name).listen.model_dump(exclude_none=True)
         return self.model_copy(update={"listen": Listen(**listen)})
+
+    def of_child(self, name: str) -> Self:
+        """Return the configuration of a process that `pool serve` starts beside itself.
+
+        Without an address of its own for the metrics it takes any that is free: `ports.json` names it.
+        """
+        listen = self.listen.model_dump()
+        if listen["metrics"] is not None:
+            listen["metrics"] = f"{host_of(listen['metrics'])}:0"
+        return self.model_copy(update={"listen": Listen(**listen)}).of_roles([name])
 
     def invitation_address(self, listening: str) -> str:
         """Return host:port that an invitation carries.

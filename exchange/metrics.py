@@ -14,6 +14,7 @@ __all__ = [
     "CALL_WAIT_SECONDS",
     "CERTIFICATE_LEFT",
     "CHECKPOINT_SIZE",
+    "CHILD_RESTARTS",
     "CONNECTORS_UNHEARD",
     "DISK_FREE",
     "ENGINES_REPLACED",
@@ -124,6 +125,9 @@ LOG_LINES_LOST = Counter("pool_log_lines_lost_total", "Log lines that standard e
 POSTGRES_RESTARTS = Counter(
     "pool_embedded_postgres_restarts_total", "Attempts to start the embedded PostgreSQL again", ["outcome"]
 )
+CHILD_RESTARTS = Counter(
+    "pool_child_restarts_total", "Attempts to start a process beside the first one again", ["process", "outcome"]
+)
 ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")
 ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that were killed or died", ["why"])
 SCHEMAS_TOPIC_FAILURES = Counter(
@@ -134,3 +138,5 @@ SCHEMAS_TOPIC_FAILURES = Counter(
 SEQUENCER_FAILURES.labels("clock_jumped")
 for _outcome in ("started", "failed"):
     POSTGRES_RESTARTS.labels(_outcome)
+    for _process in ("control", "registry"):
+        CHILD_RESTARTS.labels(_process, _outcome)

@@ -67,10 +67,13 @@ def serve_command(
     registry_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
     grpc_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
     http_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
+    child: Annotated[str, typer.Option(hidden=True, help="process beside another, which starts it")] = "",
 ) -> None:
     """Run the pool until SIGTERM: all roles in one process, or some of them.
 
-    It ends with 75 when the embedded PostgreSQL has ended and could not be started again for a while.
+    With `processes = "several"` in pool.toml the control API and the registry run in processes of their own, which this
+    one starts and watches. It ends with 75 when the embedded PostgreSQL, or one of these processes, has ended and could
+    not be started again for a while.
     """
     import asyncio
 
@@ -83,21 +86,31 @@ def serve_command(
     from exchange.server.composition import App
     from exchange.server.initialise import check_server_certificate, renew_server_certificate
     from exchange.server.listeners import serve
-    from exchange.server.roles import keys_of
+    from exchange.server.roles import CHILDREN, FIRST, WHOLE, Part, keys_of
+    from exchange.server.supervision.child_processes import end_with_parent
     from schemas import failpoints
     from schemas.process import allocator
 
     log_to_stderr()
+    if child:
+        end_with_parent()
     if dev:
         _initialise_dev(data, {"registry": registry_port, "grpc": grpc_port, "http": http_port})
     config = Config.load(data)
-    if config.dev and not dev:
+    if config.dev and not dev and not child:
         raise InvalidError(
             Reason.CONFIG_INVALID,
             f"{data} was made by --dev, whose registry has no authentication; make a pool with `pool init`",
         )
-    roles = frozenset(role or Role)
-    config = config.of_roles(roles)
+    if child:
+        part, config = CHILDREN[child], config.of_child(child)
+    elif role:
+        part = Part.of_roles(role)
+        config = config.of_roles(part.roles)
+    else:
+        part = FIRST if config.processes == "several" else WHOLE
+        config = config.of_roles(part.roles)
+    roles = part.roles
     _require_loopback(config)
     failpoints.arm(allowed=config.failpoints)
     allocator.limit_arenas()
@@ -106,12 +119,10 @@ def serve_command(
         renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     elif "ca/server.key" in keys_of(roles).files:
         check_server_certificate(config)
-    app = App.open(
-        config, roles=roles, own_database=Role.GATEWAY in roles or len(roles) > 1, engines=Role.GATEWAY in roles
-    )
+    app = App.open(config, roles=roles, own_database=part.owner, engines=part.serves_records)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(serve(app, roles, _print_ready))
+            code = runner.run(serve(app, part, _print_ready))
     finally:
         app.close()
     if code:

@@ -239,6 +239,12 @@ ALARMS: Final = (
         "the-embedded-postgresql-has-ended",
     ),
     _warning(
+        "PoolProcessRestarted",
+        "A process beside the first one had ended",
+        Rise(metric="pool_child_restarts_total", within=10 * _MINUTE),
+        "a-process-beside-has-ended",
+    ),
+    _warning(
         "PoolDiskFills",
         "Less than a tenth of the disk of the pool's folder is free",
         Level(metric="pool_disk_free_ratio", below=0.1),

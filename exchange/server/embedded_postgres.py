@@ -37,7 +37,7 @@ _SOCKET_PATH_LIMIT = 90  # bytes; the kernel allows 107 with the socket's own na
 _UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 _SETTINGS = {
     "listen_addresses": "",
-    "max_connections": "100",
+    "max_connections": "200",
     "password_encryption": "scram-sha-256",
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",

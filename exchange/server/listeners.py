@@ -4,7 +4,9 @@
     registry    Confluent's REST API
     sequencer   gives audit entries their index in the log, signs checkpoints
 
-`pool serve` runs all of them in one process; the loops are in `exchange.server.background`. On SIGTERM or SIGINT the
+`pool serve` runs all of them in one process, or as its configuration says the control API with enrolment and the
+registry in processes beside (`exchange.server.supervision.child_processes`); the loops are in
+`exchange.server.background`. On SIGTERM or SIGINT the
 listeners close first, running calls get a few seconds, aggregated denials are written, and what this process started
 is stopped.
 """
@@ -19,7 +21,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -53,9 +55,10 @@ from exchange.records.traffic.counts import TRAFFIC
 from exchange.server import background, row_watch
 from exchange.server.clock import utc_now
 from exchange.server.composition import App
-from exchange.server.roles import Role
+from exchange.server.roles import Part, Role
 from exchange.server.row_digest import keep_digests
 from exchange.server.supervision import host_facts
+from exchange.server.supervision.child_processes import beside
 from exchange.server.supervision.process_health import supervised
 from exchange.server.supervision.startup_retry import retry_until_available
 from registry.rest.app import RestApplication
@@ -63,7 +66,7 @@ from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.process import allocator
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
-__all__ = ["Role", "serve"]
+__all__ = ["serve"]
 
 _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for running calls when the listeners close
@@ -77,15 +80,15 @@ _ENROLMENT_STREAMS = 4  # of one connection
 _ENROLMENT_CALLS = 64
 
 
-async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> int:
+async def serve(app: App, part: Part, ready: Callable[[dict[str, str]], None]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code; *ready* is called once with every listener's address.
 
-    The code is 0, or `GAVE_UP` where the embedded PostgreSQL was given up.
+    The code is 0, or `GAVE_UP` where the embedded PostgreSQL, or a process beside this one, was given up.
 
     Raises:
         InvalidError: CONFIG_INVALID, an address cannot be bound, or a plain listener is not on loopback.
     """
-    stop = asyncio.Event()
+    stop, roles = asyncio.Event(), part.roles
     sys.setswitchinterval(_SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,24 +110,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         await stack.enter_async_context(_signing(app, roles, stop))
         if Role.GATEWAY in roles:
             await _reconcile(app, stop)
-            await asyncio.to_thread(app.pool.accounts.finish_set_up)
-            records = await stack.enter_async_context(_gateway(app, scheduler))
-            api = http.create(app.pool, scheduler, requests=app.config.limits.requests, record_calls=records)
-            await stack.enter_async_context(_web(app, "http", api))
-            measure: list[tuple[str, Callable[[], object]]] = [
-                ("lags", partial(TRAFFIC.lags.measure, app.broker)),
-                ("connectors", app.pool.connectors.measure_unheard),
-            ]
-            sweep = partial(
-                background.sweep,
-                app.pool.recovery,
-                app.pool.grants,
-                measure=measure,
-                clock_fault=lambda: app.log_watch.clock_fault,
-            )
-            await stack.enter_async_context(background.in_thread("sweeper", sweep))
-            erasures = partial(background.carry_out_erasures, app.pool.erasures)
-            await stack.enter_async_context(background.in_thread("erasures", erasures))
+            await stack.enter_async_context(_gateway_role(app, scheduler, part.listeners))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", _registry_api(app, scheduler)))
         if roles & {Role.GATEWAY, Role.REGISTRY}:
@@ -145,9 +131,16 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(
                 _web(app, "metrics", health_api.create(health.live, health.ready), plain=True)
             )
-        stack.enter_context(_published_addresses(app, roles))
+        stack.enter_context(_published_addresses(app, part))
+        addresses = dict(app.addresses)
+        if part.children:
+            bound = float(app.config.embedded.restart_seconds)
+            end = partial(loop.call_soon_threadsafe, stop.set)
+            children = await stack.enter_async_context(beside(app.config.folder, part.children, bound, end))
+            health.watch_children(children)
+            addresses |= children.addresses
         allocator.freeze_startup_objects()
-        ready(dict(app.addresses))
+        ready(addresses)
         await stop.wait()
         _log.info("stopping")
     return health.exit_code
@@ -190,20 +183,37 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[RecordCalls]:
-    """Serve gRPC within the block; what is yielded serves the same records over HTTP."""
+async def _gateway_role(app: App, scheduler: FairScheduler, listeners: frozenset[str]) -> AsyncIterator[None]:
+    """Serve what a gateway has, and run its background loops, within the block."""
+    await asyncio.to_thread(app.pool.accounts.finish_set_up)
+    async with AsyncExitStack() as stack:
+        records = await stack.enter_async_context(_gateway(app, scheduler, listeners))
+        if "http" in listeners:
+            api = http.create(app.pool, scheduler, requests=app.config.limits.requests, record_calls=records)
+            await stack.enter_async_context(_web(app, "http", api))
+        measure: list[tuple[str, Callable[[], object]]] = [
+            ("lags", partial(TRAFFIC.lags.measure, app.broker)),
+            ("connectors", app.pool.connectors.measure_unheard),
+        ]
+        sweep = partial(
+            background.sweep,
+            app.pool.recovery,
+            app.pool.grants,
+            measure=measure,
+            clock_fault=lambda: app.log_watch.clock_fault,
+        )
+        await stack.enter_async_context(background.in_thread("sweeper", sweep))
+        erasures = partial(background.carry_out_erasures, app.pool.erasures)
+        await stack.enter_async_context(background.in_thread("erasures", erasures))
+        yield
+
+
+@asynccontextmanager
+async def _gateway(app: App, scheduler: FairScheduler, listeners: frozenset[str]) -> AsyncIterator[RecordCalls]:
+    """Serve gRPC within the block, on those of its listeners; what is yielded serves the same records over HTTP."""
     limits = app.config.limits
     topic_growth = TopicGrowth(app.broker)
-    options = _shared_options(_STREAMS_OF_CONNECTION, _MESSAGE_LIMIT)
-    identity = _server_identity(app)
-    mutual = grpc.ssl_server_credentials(
-        [identity], root_certificates=app.authority_certificate, require_client_auth=True
-    )
     admission = ConnectorAdmission(app.pool, scheduler, limits.streams)
-    # The interceptor counts; the server's own limit is for calls that it refuses, which take a moment too.
-    server = grpc.aio.server(
-        options=options, interceptors=[CallBounds(admission)], maximum_concurrent_rpcs=2 * limits.streams
-    )
     polls = RecordPolls(
         app.pool,
         scheduler,
@@ -211,13 +221,41 @@ async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[RecordCa
         max_polls=limits.department_waiting,
         max_reply_bytes=limits.replies_mb * 1024 * 1024,
     )
+    async with AsyncExitStack() as stack:
+        stack.callback(topic_growth.close)
+        servers: list[Any] = []
+        stack.push_async_callback(_stop_servers, servers)
+        if "grpc" in listeners:
+            servers.append(await _records_server(app, scheduler, polls, admission, stack))
+        if "enrolment" in listeners:
+            servers.append(_enrolment_server(app, scheduler))
+        for server in servers:
+            await server.start()
+        async with admission.watching():
+            yield RecordCalls(app.pool, scheduler, polls, admission)
+
+
+async def _stop_servers(servers: Sequence[Any]) -> None:
+    await asyncio.gather(*(server.stop(_GRACE) for server in servers))
+
+
+async def _records_server(
+    app: App, scheduler: FairScheduler, polls: RecordPolls, admission: ConnectorAdmission, stack: AsyncExitStack
+) -> Any:
+    """Return the server of records and renewals, bound; its health service says that it ends when the stack ends."""
+    limits = app.config.limits
+    mutual = grpc.ssl_server_credentials(
+        [_server_identity(app)], root_certificates=app.authority_certificate, require_client_auth=True
+    )
+    # The interceptor counts; the server's own limit is for calls that it refuses, which take a moment too.
+    server = grpc.aio.server(
+        options=_shared_options(_STREAMS_OF_CONNECTION, _MESSAGE_LIMIT),
+        interceptors=[CallBounds(admission)],
+        maximum_concurrent_rpcs=2 * limits.streams,
+    )
     servicer = ExchangeServicer(app.pool, scheduler, polls, max_pending_bytes=limits.waiting_mb * 1024 * 1024)
     exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
-
-    def gateway() -> str:
-        return app.addresses["gateway"]
-
-    renewal = RenewalServicer(app.pool, scheduler, gateway)
+    renewal = RenewalServicer(app.pool, scheduler, partial(_gateway_address, app))
     enrolment_pb2_grpc.add_RenewalServicer_to_server(renewal, server)  # type: ignore[no-untyped-call]  # generated
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -229,11 +267,17 @@ async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[RecordCa
     )
     reflection.enable_server_reflection(names, server)
     await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    stack.push_async_callback(health_servicer.enter_graceful_shutdown)
     port = _bind(server, app.config.listen.grpc, mutual)
     app.addresses["grpc"] = with_port(app.config.listen.grpc, port)
     app.addresses["gateway"] = with_port(app.config.gateway, port)
+    return server
 
-    enrolment_server = grpc.aio.server(
+
+def _enrolment_server(app: App, scheduler: FairScheduler) -> Any:
+    """Return the server of enrolment, bound."""
+    limits = app.config.limits
+    server = grpc.aio.server(
         options=[
             *_shared_options(_ENROLMENT_STREAMS, SMALL_MESSAGE),
             ("grpc.max_connection_age_ms", 60_000),
@@ -242,19 +286,19 @@ async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[RecordCa
         interceptors=[CallBounds(EnrolmentAdmission(_ENROLMENT_CALLS, limits.enrolments_per_minute))],
         maximum_concurrent_rpcs=4 * _ENROLMENT_CALLS,
     )
-    enrolment = EnrolmentServicer(app.pool, scheduler, gateway)
-    enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrolment_server)  # type: ignore[no-untyped-call]  # generated
-    port = _bind(enrolment_server, app.config.listen.enrolment, grpc.ssl_server_credentials([identity]))
+    enrolment = EnrolmentServicer(app.pool, scheduler, partial(_gateway_address, app))
+    enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, server)  # type: ignore[no-untyped-call]  # generated
+    port = _bind(server, app.config.listen.enrolment, grpc.ssl_server_credentials([_server_identity(app)]))
     app.addresses["enrolment"] = with_port(app.config.listen.enrolment, port)
-    await server.start()
-    await enrolment_server.start()
-    try:
-        async with admission.watching():
-            yield RecordCalls(app.pool, scheduler, polls, admission)
-    finally:
-        await health_servicer.enter_graceful_shutdown()
-        await asyncio.gather(server.stop(_GRACE), enrolment_server.stop(_GRACE))
-        topic_growth.close()
+    return server
+
+
+def _gateway_address(app: App) -> str:
+    """Return the address of the gateway as connectors call it, of this process or of the one beside."""
+    here = app.addresses.get("gateway")
+    if here is None and app.config.gateway.endswith(":0"):
+        here = str(json.loads(app.config.path("ports.json").read_text())["gateway"])
+    return here or app.config.gateway
 
 
 def _shared_options(streams: int, message: int) -> list[tuple[str, int]]:
@@ -353,7 +397,7 @@ def _bind(server: Any, listen: str, credentials: Any) -> int:
 
 
 @contextmanager
-def _published_addresses(app: App, roles: frozenset[Role]) -> Iterator[None]:
+def _published_addresses(app: App, part: Part) -> Iterator[None]:
     """Write this process's addresses to `ports.json` for the duration of the block, for commands on the same machine.
 
     Roles that run as processes of their own on one folder add theirs to what the others wrote: the addresses by
@@ -368,7 +412,7 @@ def _published_addresses(app: App, roles: frozenset[Role]) -> Iterator[None]:
         "started": utc_now().isoformat(),
         "addresses": dict(app.addresses),
     }
-    mine = {str(role): process for role in sorted(roles)}
+    mine = dict.fromkeys([part.name] if part.name else sorted(map(str, part.roles)), process)
     _change_ports(
         app.config.folder, lambda ports: {**ports, **app.addresses, "processes": {**_processes(ports), **mine}}
     )

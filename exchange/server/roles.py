@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from exchange.audit.entry_tags import ENTRY_ROLES
 from exchange.identity.secrets_of_role import SecretsOfRole
 
-__all__ = ["KEYS", "RESERVED", "Role", "RoleKeys", "key_paths", "keys_of"]
+__all__ = ["CHILDREN", "FIRST", "KEYS", "RESERVED", "WHOLE", "Part", "Role", "RoleKeys", "key_paths", "keys_of"]
 
 
 class Role(StrEnum):
@@ -25,6 +25,54 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     REGISTRY = "registry"
     SEQUENCER = "sequencer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a process serves.
+
+    Attributes:
+        roles: of the process.
+        listeners: that it opens, of those that its roles have; the metrics are not among them.
+        name: under which `ports.json` knows it; "" = by its roles.
+        owner: it starts the embedded PostgreSQL.
+        children: names of the processes that it starts beside itself.
+    """
+
+    roles: frozenset[Role]
+    listeners: frozenset[str] = frozenset({"grpc", "enrolment", "http", "registry"})
+    name: str = ""
+    owner: bool = False
+    children: tuple[str, ...] = ()
+
+    @classmethod
+    def of_roles(cls, roles: Iterable[Role]) -> Self:
+        """Return what a process of these roles serves where nothing is beside it; of several, it owns the database."""
+        served = frozenset(roles)
+        return cls(roles=served, owner=Role.GATEWAY in served or len(served) > 1)
+
+    @property
+    def serves_records(self) -> bool:
+        """Return whether it serves records over gRPC."""
+        return Role.GATEWAY in self.roles and "grpc" in self.listeners
+
+
+WHOLE: Final = Part.of_roles(Role)
+"""Everything in one process."""
+
+CHILDREN: Final[Mapping[str, Part]] = {
+    "control": Part(roles=frozenset({Role.GATEWAY}), listeners=frozenset({"enrolment", "http"}), name="control"),
+    "registry": Part(roles=frozenset({Role.REGISTRY})),
+}
+"""What is beside the first process of a pool of several (`processes = "several"`), by name."""
+
+FIRST: Final = Part(
+    roles=frozenset({Role.GATEWAY, Role.SEQUENCER}),
+    listeners=frozenset({"grpc"}),
+    owner=True,
+    children=tuple(CHILDREN),
+)
+"""The first process of a pool of several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ def attacked(row: str, settings: Path, processes: int) -> Iterator[None]:
 
 @contextmanager
 def most_memory(on: Stage) -> Iterator[list[float]]:
-    """Note the most memory that the gateway has within the block."""
+    """Note the most memory that the pool has within the block."""
     most, over = [on.resident()], threading.Event()
 
     def look() -> None:
@@ -99,12 +99,13 @@ def main() -> int:
     parser.add_argument("--idle", type=float, default=20.0, help="seconds without an attack, before each row")
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas")
     parser.add_argument("--processes", type=int, default=1, help="of the attacker")
+    parser.add_argument("--pool", choices=("one", "several"), default="several", help="processes of the pool")
     parser.add_argument("--records", type=int, default=20_000, help="of the topic that the attacker draws")
     parser.add_argument("--config", default="", help="lines for pool.toml")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
     lines: list[Line] = []
-    with stage(given.config, given.records) as on, closing(Working(on.beside)) as beside:
+    with stage(given.config, given.records, given.pool) as on, closing(Working(on.beside)) as beside:
         for row in given.only.split(","):
             lines += measure(on, beside, row, given.seconds, given.idle, given.processes)
             print(table(lines[-4:]), file=sys.stderr, flush=True)

@@ -97,13 +97,15 @@ class Stage:
         return file
 
     def resident(self) -> float:
-        """Return the resident memory of the gateway's process, MB."""
+        """Return the resident memory of the pool's process, MB, or of its processes; without engines and database."""
         assert self.world.process is not None
-        return float(psutil.Process(self.world.process.pid).memory_info().rss) / 1e6
+        first = psutil.Process(self.world.process.pid)
+        beside = [one for one in first.children() if "--child" in one.cmdline()]
+        return sum(float(one.memory_info().rss) for one in (first, *beside)) / 1e6
 
 
 @contextmanager
-def stage(extra: str = "", records: int = RECORDS) -> Iterator[Stage]:
-    """Start a pool and all that is on the stage; *extra* is added to the pool's configuration."""
-    with World.start(extra) as world:
+def stage(extra: str = "", records: int = RECORDS, processes: str = "several") -> Iterator[Stage]:
+    """Start a pool of one process or several and all that is on the stage; *extra* is added to its configuration."""
+    with World.start(extra, processes=processes) as world:
         yield Stage(world, records)

@@ -15,6 +15,7 @@ from exchange.api.health import HealthCheck
 from exchange.server import background
 from exchange.server.composition import App
 from exchange.server.roles import Role, key_paths
+from exchange.server.supervision.child_processes import ChildProcesses
 from exchange.server.supervision.postgres_supervisor import GAVE_UP, PostgresSupervisor
 from exchange.server.supervision.readiness import EventLoopWatch, ProbeWatch, live_checks, ready_checks
 from schemas.errors import Reason
@@ -22,23 +23,34 @@ from schemas.errors import Reason
 __all__ = ["ProcessHealth", "supervised"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProcessHealth:
     """The health of one process.
 
     Attributes:
-        live, ready: return the checks of `/livez` and `/readyz`, at once.
+        live, own: return the checks of `/livez` and `/readyz`, at once; without those of the processes beside.
         supervisor: of the embedded PostgreSQL, in the process that owns it.
+        children: processes beside this one.
     """
 
     live: Callable[[], list[HealthCheck]]
-    ready: Callable[[], list[HealthCheck]]
+    own: Callable[[], list[HealthCheck]]
     supervisor: PostgresSupervisor | None
+    children: ChildProcesses | None = None
+
+    def watch_children(self, children: ChildProcesses) -> None:
+        """Let `/readyz` tell of the processes beside this one from now on."""
+        self.children = children
+
+    def ready(self) -> list[HealthCheck]:
+        """Return the checks of `/readyz`."""
+        return [*self.own(), *([] if self.children is None else self.children.checks())]
 
     @property
     def exit_code(self) -> int:
         """Return the code with which the process ends: 0, or `GAVE_UP`."""
-        return GAVE_UP if self.supervisor is not None and self.supervisor.gave_up else 0
+        given_up = (self.supervisor, self.children)
+        return GAVE_UP if any(one is not None and one.gave_up for one in given_up) else 0
 
 
 @asynccontextmanager
@@ -63,6 +75,6 @@ async def supervised(app: App, roles: frozenset[Role], end: Callable[[], object]
         keys = key_paths(roles, app.config.folder)
         yield ProcessHealth(
             live=partial(live_checks, loop, supervisor),
-            ready=partial(ready_checks, roles, app.log_watch, probes, keys),
+            own=partial(ready_checks, roles, app.log_watch, probes, keys),
             supervisor=supervisor,
         )

@@ -160,6 +160,7 @@ class World:
         durable: bool = False,
         database: str | None = None,
         pool_id: str = "test-pool",
+        processes: str = "one",
     ) -> None:
         """Prepare a world; nothing is made yet.
 
@@ -172,8 +173,10 @@ class World:
                 same Kafka for its own.
             database: reference to the address of an external one, as `pool init --database` takes it.
             pool_id: of the pool.
+            processes: that serve it: "one" or "several".
         """
         self.folder = folder
+        self._processes = processes
         self._pool_id = pool_id
         self._durable = durable or "kafka" in extra
         self._database = database
@@ -188,24 +191,26 @@ class World:
 
     @classmethod
     @contextmanager
-    def start(cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool") -> Iterator[Self]:
+    def start(
+        cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool", processes: str = "one"
+    ) -> Iterator[Self]:
         """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say).
 
         *database* refers to the address of an external one, as `pool init --database` takes it.
         """
-        with cls.served_without_set_up(extra, database, pool_id) as world:
+        with cls.served_without_set_up(extra, database, pool_id, processes) as world:
             world.set_up()
             yield world
 
     @classmethod
     @contextmanager
     def served_without_set_up(
-        cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool"
+        cls, extra: str = "", database: str | None = None, pool_id: str = "test-pool", processes: str = "one"
     ) -> Iterator[Self]:
         """Make a pool and serve it, as `pool init` leaves it: without an account."""
         folder = Path(tempfile.mkdtemp(prefix="pool-world-"))
         folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
-        world = cls(folder, extra, database=database, pool_id=pool_id)
+        world = cls(folder, extra, database=database, pool_id=pool_id, processes=processes)
         try:
             world.initialise()
             world.serve(set_up=False)
@@ -227,6 +232,8 @@ class World:
         config = self.data / "pool.toml"
         listen = "\n".join(f'{name} = "127.0.0.1:0"' for name in ("grpc", "enrolment", "http", "registry", "metrics"))
         text = config.read_text().replace('gateway = "localhost:7443"', 'gateway = "localhost:0"')
+        if self._processes != "one":
+            text = f'processes = "{self._processes}"\n{text}'
         config.write_text(f"{text}\n[listen]\n{listen}\n\n{self._extra}\n")
 
     def serve(self, *, environment: dict[str, str] | None = None, set_up: bool = True) -> None:

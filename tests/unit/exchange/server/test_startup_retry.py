@@ -15,7 +15,8 @@ from sqlalchemy import exc as sa_exc
 from structlog.testing import capture_logs
 
 from exchange.config import Limits
-from exchange.server.listeners import Role, serve
+from exchange.server.listeners import serve
+from exchange.server.roles import Part, Role
 from exchange.server.supervision.startup_retry import retry_until_available
 from registry.database.errors import unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -103,7 +104,9 @@ def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> N
         pool=SimpleNamespace(administration=SimpleNamespace(reconcile_topics=away)),
     )
     with pytest.raises(UnavailableError) as stopped:
-        asyncio.run(asyncio.wait_for(serve(app, frozenset({Role.GATEWAY}), lambda _: pytest.fail("ready")), 20))
+        asyncio.run(
+            asyncio.wait_for(serve(app, Part(roles=frozenset({Role.GATEWAY})), lambda _: pytest.fail("ready")), 20)
+        )
     assert stopped.value.reason is Reason.SHUTTING_DOWN
     assert asked == 1
 
@@ -123,7 +126,7 @@ def test_once_the_listeners_are_closed_the_same_signal_ends_the_process(
     )
 
     async def served() -> Any:
-        await asyncio.wait_for(serve(app, frozenset(), lambda _: os.kill(os.getpid(), number)), 20)
+        await asyncio.wait_for(serve(app, Part(roles=frozenset()), lambda _: os.kill(os.getpid(), number)), 20)
         return signal.getsignal(number)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `pool serve` does
