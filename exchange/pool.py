@@ -27,6 +27,8 @@ audit_keys                keys of the trace, by month      exchange/control/audi
 restores                  settlement of a restore          exchange/control/restores.py
 clock                     settle a jump of the clock       exchange/control/clock.py
 rules                     calendars, rule profiles         exchange/control/rules.py
+violations                cases, decisions on them         exchange/control/violations/service.py
+violation_detector        finds cases in the log           exchange/control/violations/detection.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +64,8 @@ from exchange.control.grants.use import GrantUse
 from exchange.control.oversight.figures import FigureService
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
+from exchange.control.violations.detection import ViolationDetector
+from exchange.control.violations.service import ViolationService
 from exchange.control.zones import ZoneService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
@@ -133,6 +137,8 @@ class Pool:
     clock: ClockService
     rules: RuleService
     figures: FigureService
+    violations: ViolationService
+    violation_detector: ViolationDetector
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

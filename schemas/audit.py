@@ -371,6 +371,7 @@ def folded_data(
     resources: Sequence[str] = (),
     queries: Sequence[str] = (),
     cases: Sequence[str] = (),
+    grants: Sequence[str] = (),
     unnamed: int = 0,
 ) -> dict[str, Json]:
     """Return the data of repeated denials, failures or reads of one actor, aggregated into one entry.
@@ -381,7 +382,8 @@ def folded_data(
         resources: some of what they named, where the entry's resource is `*`.
         queries: digests of some of what they asked.
         cases: some of the cases that they declared, other than that of the first.
-        unnamed: calls whose resource, query or case is in none of them.
+        grants: ids of some of the grants that they named, other than that of the first.
+        unnamed: calls whose resource, query, case or grant is in none of them.
     """
     data: dict[str, Json] = {"folded": count, "since": since}
     if resources:
@@ -390,6 +392,8 @@ def folded_data(
         data["queries"] = list(queries)
     if cases:
         data["cases"] = list(cases)
+    if grants:
+        data["grants"] = list(grants)
     if unnamed:
         data["unnamed"] = unnamed
     return data

@@ -168,6 +168,7 @@ class Reason(StrEnum):
     OUTSIDE_DUTY = "outside_duty"
     GRANT_RENEWED = "grant_renewed"
     GRANT_VIEW_CHANGED = "grant_view_changed"
+    RECTIFICATION_ORDERED = "rectification_ordered"
     # the law of sharing: corrections
     CORRECTION_MISSING = "correction_missing"
 

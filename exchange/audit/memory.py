@@ -21,6 +21,8 @@ from exchange.audit.store import (
     ReceiptStore,
     SigningState,
     StoredLeaf,
+    Tail,
+    TailQuery,
     id_exists,
     is_about_resource,
     no_entry,
@@ -107,6 +109,19 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
             for at, k, row in found
             if after is None or (at, k) < (after.at, after.row)
         ][: query.limit]
+
+    @override
+    def tail(self, query: TailQuery) -> Tail:
+        with self._lock:
+            placed = [(row.index, k, row.new) for k, row in enumerate(self._rows) if row.index is not None]
+        size = max((index + 1 for index, _, _ in placed), default=0)
+        end = min(query.start + query.span, size)
+        leaves = [
+            StoredLeaf(index=index, leaf=new.leaf, leaf_hash=new.leaf_hash, place=EntryPlace(new.entry.at, k))
+            for index, k, new in sorted(placed, key=lambda one: one[0])
+            if query.start <= index < end and _is_wanted(new.entry, query)
+        ]
+        return Tail(leaves=leaves, end=end)
 
     @override
     def put(
@@ -266,6 +281,11 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                 and "failed" not in row.new.entry.data
                 and not (unsigned and row.index is not None and row.index < size)
             ]
+
+
+def _is_wanted(entry: AuditEntry, query: TailQuery) -> bool:
+    denied = entry.decision is Decision.DENY and entry.reason in query.reasons
+    return denied or entry.action in query.actions
 
 
 def _matches(entry: AuditEntry, query: EntryQuery) -> bool:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from exchange.audit.entry_tags import EntryTags
 from exchange.audit.gapless_sequence import GaplessSequences
 from exchange.audit.search.authenticity import EntryAuthenticity, SignedHashes
-from exchange.audit.search.postgres import find_entries
+from exchange.audit.search.postgres import find_entries, find_tail
 from exchange.audit.store import (
     EntryQuery,
     EntryStore,
@@ -23,6 +23,8 @@ from exchange.audit.store import (
     NumberLeaves,
     ReceiptStore,
     StoredLeaf,
+    Tail,
+    TailQuery,
     id_exists,
 )
 from exchange.audit.tables import audit_process, audit_receipt, metadata
@@ -217,6 +219,10 @@ class PostgresEntries(EntryStore):
     @override
     def find(self, query: EntryQuery) -> list[StoredLeaf]:
         return find_entries(self._engine, query, self._authenticity)
+
+    @override
+    def tail(self, query: TailQuery) -> Tail:
+        return find_tail(self._engine, query, self._authenticity)
 
 
 class PostgresReceipts(ReceiptStore):

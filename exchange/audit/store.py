@@ -42,6 +42,8 @@ __all__ = [
     "ReceiptStore",
     "SigningState",
     "StoredLeaf",
+    "Tail",
+    "TailQuery",
     "id_exists",
     "is_about_resource",
     "no_entry",
@@ -168,6 +170,33 @@ class EntryQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TailQuery:
+    """A reading of the log in the order of its indexes: denials for some reasons, and acts of some kinds.
+
+    Attributes:
+        start: index of the first entry.
+        span: entries that are looked at, at most.
+        reasons: of denials. actions: of acts, denied or not.
+    """
+
+    start: int
+    span: int
+    reasons: frozenset[str] = frozenset()
+    actions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What a `TailQuery` found, in the order of the log.
+
+    `end` is the index before which everything was looked at; below the query's start where the log is shorter.
+    """
+
+    leaves: Sequence[StoredLeaf]
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRow:
     """A signed checkpoint as it was published; `at` in microseconds UTC."""
 
@@ -237,6 +266,16 @@ class EntryStore(Protocol):
         Raises:
             UnavailableError: LOG_BEHIND, a search by actor or reason while entries of an earlier version lack these
                 columns; DATABASE_UNAVAILABLE.
+        """
+        ...
+
+    def tail(self, query: TailQuery) -> Tail:
+        """Return the placed entries that match, from an index on, each judged as a search does.
+
+        A reader that goes on at `Tail.end` passes over none: an entry gets its index once, behind all that have one.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE.
         """
         ...
 

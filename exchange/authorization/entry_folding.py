@@ -10,7 +10,8 @@ Three kinds of acts are folded, each by (actor, action, reason):
     repeated within a minute     counted; one entry when the minute is over: `folded`, `since`
     a ninth resource and more    one fold for them all, with `resource` "*" and a bounded sample: `resources`, `unnamed`
     searches                     the fold's entry names the digests of what was asked: `queries`, `unnamed`
-    other cases, grants          the fold's entry has neither that of the first nor another; `cases`: a bounded sample
+    other cases, grants          the fold's entry has neither that of the first nor another; `cases`, `grants`: bounded
+                                 samples
 
 So an actor who varies the resource writes a bounded number of entries a minute for each action and reason, and one who
 asks for a few resources still leaves an entry about each, which its provider can see.
@@ -85,6 +86,7 @@ class _Fold:
     resources: Sample = field(default_factory=Sample)
     queries: Sample = field(default_factory=Sample)
     cases: Sample = field(default_factory=partial(Sample, _MOST_CASES))
+    grants: Sample = field(default_factory=partial(Sample, _MOST_CASES))
     differing: set[str] = field(default_factory=set)  # what calls declared in another way than the first
 
     def add(self, entry: AuditEntry, query: str) -> None:
@@ -96,6 +98,8 @@ class _Fold:
             self.differing.add("actor")
         if entry.case and entry.case != self.first.case:
             self.cases.add(entry.case)
+        if entry.grant is not None and (self.first.grant is None or entry.grant.id != self.first.grant.id):
+            self.grants.add(entry.grant.id)
         if query:
             self.queries.add(query)
 
@@ -107,7 +111,8 @@ class _Fold:
             resources=self.resources.texts,
             queries=self.queries.texts,
             cases=self.cases.texts,
-            unnamed=self.resources.unnamed + self.queries.unnamed + self.cases.unnamed,
+            grants=self.grants.texts,
+            unnamed=self.resources.unnamed + self.queries.unnamed + self.cases.unnamed + self.grants.unnamed,
         )
         if "failed" in self.first.data:
             data["failed"] = self.first.data["failed"]

@@ -27,6 +27,7 @@ from exchange.cli import accounts, audit, backup, broker, clock, control, erase,
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.directory import departments, duties, zones
 from exchange.cli.output import CommandGroup, fail
+from exchange.cli.oversight import violations
 from exchange.cli.report import figures as report_figures
 from exchange.cli.report import group as reports
 from exchange.cli.rules import calendar as working_days
@@ -48,6 +49,7 @@ run.add_to(app)
 departments.add_to(app)
 zones.add_to(app)
 duties.add_to(app)
+violations.add_to(app)
 control.add_to(app)
 entries.add_to(app)
 inventory.add_to_group()

@@ -37,10 +37,13 @@ _OF_RECORDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "since",
                 "resources",
                 "cases",
+                "grants",
                 "unnamed",
             }
         ),
-        Action.COMMIT: frozenset({"generation", "failed", "folded", "since", "resources", "cases", "unnamed"}),
+        Action.COMMIT: frozenset(
+            {"generation", "failed", "folded", "since", "resources", "cases", "grants", "unnamed"}
+        ),
     }
 )
 """What a consumer sees of the data of its own acts; a field that is not here is withheld, new ones too."""

@@ -158,11 +158,13 @@ def sweep(
     stop: threading.Event,
     *,
     measure: Sequence[tuple[str, Callable[[], object]]] = (),
+    by_clock: Sequence[tuple[str, Callable[[], object]]] = (),
     clock_fault: Callable[[], PoolError | None] = lambda: None,
 ) -> None:
-    """Every 10 s: write missing receipts, expire grants, measure (by name of the task); every 5 min: review grants.
+    """Every 10 s: write missing receipts, expire grants, and do what else is given by name; every 5 min: review grants.
 
-    No grant is expired or suspended by a clock that is not trusted: that could not be undone when the clock is back.
+    No grant is expired or suspended, and nothing of *by_clock* done, by a clock that is not trusted: that could not be
+    undone when the clock is back.
     """
     turns = 0
     while not stop.is_set():
@@ -171,7 +173,7 @@ def sweep(
             *measure,
         ]
         if clock_fault() is None:
-            tasks.append(("expire", grants.expire))
+            tasks += [("expire", grants.expire), *by_clock]
             if turns % _REVIEW_EVERY == 0:
                 tasks.append(("review", grants.review_unmasked))
         for name, task in tasks:

@@ -66,6 +66,9 @@ from exchange.control.oversight.figures import FigureService
 from exchange.control.requests.stored import StoredRequests
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
+from exchange.control.violations.detection import ViolationDetector
+from exchange.control.violations.overdue import OverdueUpdates
+from exchange.control.violations.service import ViolationService
 from exchange.control.zones import ZoneService
 from exchange.deadlines.postgres_changes import PostgresRuleChanges
 from exchange.deadlines.stored_rules import StoredRules
@@ -115,6 +118,7 @@ from exchange.server.schemas_topic import SchemasTopic
 from exchange.server.supervision.clock_check import is_independent
 from exchange.server.supervision.log_watch import LogWatch
 from exchange.server.supervision.startup_retry import retry_until_available
+from exchange.violations.postgres import PostgresViolations
 from registry.catalogue.element_references import DictionaryReferences
 from registry.catalogue.procedure import Procedure
 from registry.database.connection_pool import create_engine
@@ -139,6 +143,7 @@ from schemas.audit import AuditEntry
 from schemas.canonical import Json
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
+from schemas.names import Topic
 
 __all__ = [
     "App",
@@ -236,6 +241,7 @@ class App:
             attributes=authorization.attributes,
             views=records.views,
             duties=authorization.duties,
+            violations=authorization.violations,
             window=RELEASE_WINDOW,
             unmasked_for=timedelta(days=config.grants.unmasked_days),
             quotas=config.quotas,
@@ -446,6 +452,27 @@ class App:
                 attributes=authorization.attributes,
                 store=PostgresRuleChanges(tags),
                 now=utc_now,
+                new_id=_new_id,
+            ),
+            violations=ViolationService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                store=authorization.violations,
+                access=authorization.access,
+                grants=grants,
+                departments=registry.departments,
+                entries=audit.entries,
+                new_id=_new_id,
+            ),
+            violation_detector=ViolationDetector(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                store=authorization.violations,
+                entries=audit.entries,
+                provider_of=partial(_provider_of, registry.catalogue),
+                overdue=[OverdueUpdates(PostgresRecords(tags))],
                 new_id=_new_id,
             ),
             clock=ClockService(
@@ -669,6 +696,13 @@ def _own_resources(database: PostgresDatabase, catalogue: Catalogue, department:
     return frozenset({department, *map(str, topics), *(topic.subject for topic in topics)})
 
 
+def _provider_of(catalogue: Catalogue, reader: Reader, topic: str) -> str | None:
+    try:
+        return catalogue.get(reader, Topic.parse(topic)).provider
+    except PoolError:
+        return None  # no topic, or one that is not in the catalogue
+
+
 @dataclass(frozen=True, slots=True)
 class _Registry:
     departments: Departments
@@ -730,6 +764,7 @@ class _Authorization:
     access: PostgresAccessStore
     requests: StoredRequests
     duties: PostgresDuties
+    violations: PostgresViolations
     groups: PostgresGroupStore
     attributes: AttributeProvider
 
@@ -754,7 +789,9 @@ def _open_authorization(
         database=database,
     )
     requests = StoredRequests(PostgresRequests(tags), attributes)
-    return _Authorization(access, requests, PostgresDuties(tags), PostgresGroupStore(mac), attributes)
+    return _Authorization(
+        access, requests, PostgresDuties(tags), PostgresViolations(tags), PostgresGroupStore(mac), attributes
+    )
 
 
 @dataclass(frozen=True, slots=True)

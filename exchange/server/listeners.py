@@ -200,6 +200,7 @@ async def _gateway_role(app: App, scheduler: FairScheduler, listeners: frozenset
             app.pool.recovery,
             app.pool.grants,
             measure=measure,
+            by_clock=[("violations", app.pool.violation_detector.step)],
             clock_fault=lambda: app.log_watch.clock_fault,
         )
         await stack.enter_async_context(background.in_thread("sweeper", sweep))

@@ -44,7 +44,7 @@ def to_document(case: ViolationCase) -> dict[str, Json]:
         "statement": None if statement is None else _statement(statement),
         "referral": case.referral and str(case.referral),
         "outcome": case.outcome and str(case.outcome),
-        "history": [
+        "steps": [
             {
                 "event": str(step.event),
                 "state": str(step.state),
@@ -118,6 +118,6 @@ def from_document(document: Mapping[str, Any]) -> ViolationCase:
                 reason=step["reason"],
                 late=step["late"],
             )
-            for step in document["history"]
+            for step in document["steps"]
         ),
     )

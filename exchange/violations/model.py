@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 
-from exchange.violations.codes import ViolationCode
+from exchange.violations.codes import Side, ViolationCode
 from schemas.canonical import Json
 
 __all__ = [
@@ -205,4 +205,9 @@ class ViolationCase:
     @property
     def holds_grant(self) -> bool:
         """Whether its order keeps its grant suspended: until it is decided on, nobody resumes it."""
-        return self.state is CaseState.RECTIFYING and bool(self.occurrence.grant)
+        return self.state is CaseState.RECTIFYING and self.concerns_grant
+
+    @property
+    def concerns_grant(self) -> bool:
+        """Whether its grant is the respondent's own: a provider's violation is no reason to stop its consumer."""
+        return bool(self.occurrence.grant) and self.occurrence.code.side is Side.CONSUMER

@@ -149,6 +149,10 @@ class PostgresViolations(ViolationStore):
         statement = pg.insert(_position).values(name=_NAME, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
 
+    @override
+    def restart(self, work: UnitOfWork) -> None:
+        connection_of(work).execute(sa.delete(_position).where(_position.c.name == _NAME))
+
     def _one(self, reader: Reader, statement: "sa.Select[Any]") -> ViolationCase | None:
         row = connection_of(reader).execute(statement).one_or_none()
         return None if row is None else _read(self._tags.checked(_case, row))

@@ -98,6 +98,10 @@ class ViolationStore(Protocol):
         """Store how far the log was read; a smaller one than the stored is left out."""
         ...
 
+    def restart(self, work: UnitOfWork) -> None:
+        """Store that the log is read from its beginning, as another one has begun."""
+        ...
+
 
 class MemoryViolations(ViolationStore):
     """The adapter in memory."""
@@ -157,6 +161,11 @@ class MemoryViolations(ViolationStore):
     def move(self, work: UnitOfWork, position: int) -> None:
         before = self._position
         self._position = max(before, position)
+        on_rollback(work, lambda: setattr(self, "_position", before))
+
+    @override
+    def restart(self, work: UnitOfWork) -> None:
+        before, self._position = self._position, 0
         on_rollback(work, lambda: setattr(self, "_position", before))
 
 

@@ -52,7 +52,7 @@ NO_LIST = {
     "registry_catalogue_version": "history of one entry",
     "registry_catalogue_record_version": "versions of one record",
     "registry_element_source": "sources of one element; a forged one is refused",
-    "violation_case": "tests/contract/test_violation_store.py",
+    "violation_case": "/violations; tests/e2e/test_violations.py and tests/contract/test_violation_store.py",
 }
 
 

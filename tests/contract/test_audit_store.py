@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.ledger import AuditLedger
-from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery, SigningState
+from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery, SigningState, TailQuery
 from registry.database.unit_of_work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
@@ -393,6 +393,34 @@ def test_an_account_named_as_a_topic_makes_no_entry_of_the_topic_s_department(wo
     actions = (Action.USER_ADD, Action.CONNECTOR_ENROL, Action.AUDIT_PROVE)
     world.write(world.ledger(), *(world.make.make(action, resource="population.v1") for action in actions))
     assert world.entries.find(EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED))) == []
+
+
+def test_the_log_is_read_on_from_an_index_by_reason_and_by_action(world: AuditWorld) -> None:
+    make = world.make
+    denied = [make.make(Action.FETCH, decision=Decision.DENY, reason=Reason.PURPOSE_MISMATCH) for _ in range(3)]
+    other = make.make(Action.FETCH, decision=Decision.DENY, reason=Reason.QUOTA_EXHAUSTED)
+    act = make.make(Action.CATALOGUE_PUBLISH)
+    entries = [make.fetch(0, 9), denied[0], other, denied[1], act, denied[2]]
+    ledger = world.ledger()
+    world.write(ledger, *entries)
+    wanted = frozenset({"purpose_mismatch"}), frozenset({str(Action.CATALOGUE_PUBLISH)})
+
+    def tail(start: int, span: int = 100) -> tuple[list[str], int]:
+        found = world.entries.tail(TailQuery(start=start, span=span, reasons=wanted[0], actions=wanted[1]))
+        return [from_leaf(one.leaf).id for one in found.leaves], found.end
+
+    assert tail(0) == ([], 0), "without an index an entry waits for it"
+    stored(world)
+    ids = [one.id for one in entries]
+    assert tail(0) == ([ids[1], ids[3], ids[4], ids[5]], 6)
+    assert tail(0, 4) == ([ids[1], ids[3]], 4)
+    assert tail(4, 1) == ([ids[4]], 5)
+    assert tail(6) == ([], 6)
+    assert tail(9) == ([], 6), "the log is shorter"
+    world.write(ledger, make.make(Action.CATALOGUE_PUBLISH), other := make.make(Action.CATALOGUE_PUBLISH))
+    stored(world)
+    assert tail(7) == ([other.id], 8)
+    assert world.entries.tail(TailQuery(start=0, span=100)).leaves == []
 
 
 def test_a_caller_without_identity_leaves_an_entry_too(world: AuditWorld) -> None:

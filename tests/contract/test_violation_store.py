@@ -190,6 +190,9 @@ def test_the_position_in_the_log_only_rises(home: Home) -> None:
     for position, expected in ((5, 5), (3, 5), (9, 9)):
         home.move(position)
         assert home.position() == expected
+    with home.db.begin() as work:
+        home.store.restart(work)
+    assert home.position() == 0
 
 
 @pytest.mark.postgres

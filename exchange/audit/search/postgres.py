@@ -18,12 +18,13 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.dialects import postgresql as pg
 
 from exchange.audit.search.authenticity import EntryAuthenticity
-from exchange.audit.store import RESOURCE_SCOPES, EntryParty, EntryPlace, EntryQuery, StoredLeaf
+from exchange.audit.store import RESOURCE_SCOPES, EntryParty, EntryPlace, EntryQuery, StoredLeaf, Tail, TailQuery
 from exchange.audit.tables import DENIED, OF_CONTROL, RECORD_ACTS, audit_entry
 from registry.database.errors import unavailable
+from schemas.audit import Decision
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["fill_search_columns", "find_entries", "select_entries", "uuid_text"]
+__all__ = ["fill_search_columns", "find_entries", "find_tail", "select_entries", "uuid_text"]
 
 _FOUND = (
     audit_entry.c.leaf_index,
@@ -37,6 +38,9 @@ _FEW = 10  # part of a page that each branch of a department's search gives at f
 _BATCH = 2_000  # entries that get their columns in one transaction
 _NO_BITMAP = sa.text("SET LOCAL enable_bitmapscan = off")
 _UNFILLED = sa.text("SELECT EXISTS (SELECT FROM audit_entry WHERE actor IS NULL)")
+_LAST_INDEX = sa.text(
+    "SELECT leaf_index FROM audit_entry WHERE leaf_index IS NOT NULL ORDER BY leaf_index DESC LIMIT 1"
+)
 _NEXT = sa.text("SELECT seq, leaf FROM audit_entry WHERE actor IS NULL ORDER BY seq LIMIT :limit")
 _FILL = sa.text("""
 UPDATE audit_entry AS e SET actor = new.actor, reason = new.reason
@@ -71,12 +75,37 @@ def find_entries(
             genuine = [True] * len(rows) if authenticity is None else authenticity.judge(connection, rows)
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
+    return _leaves(rows, genuine)
+
+
+def _leaves(rows: Sequence[Any], genuine: Sequence[bool]) -> list[StoredLeaf]:
     return [
         StoredLeaf(
             index=row[0], leaf=bytes(row[1]), leaf_hash=bytes(row[2]), place=EntryPlace(row[3], row[4]), genuine=ours
         )
         for row, ours in zip(rows, genuine, strict=True)
     ]
+
+
+def find_tail(engine: sa.Engine, query: TailQuery, authenticity: EntryAuthenticity) -> Tail:
+    """Return the placed entries that match, in the order of the log (`EntryStore.tail`)."""
+    table = audit_entry.c
+    try:
+        with engine.connect() as connection:
+            last = connection.execute(_LAST_INDEX).scalar_one_or_none()
+            end = min(query.start + query.span, 0 if last is None else last + 1)
+            if end <= query.start:
+                return Tail(leaves=[], end=end)
+            wanted = sa.or_(
+                sa.and_(table.decision == Decision.DENY, table.reason.in_(sorted(query.reasons))),
+                table.action.in_(sorted(query.actions)),
+            )
+            statement = sa.select(*_FOUND).where(table.leaf_index >= query.start, table.leaf_index < end, wanted)
+            rows = connection.execute(statement.order_by(table.leaf_index)).all()
+            genuine = authenticity.judge(connection, rows)
+    except sa_exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
+    return Tail(leaves=_leaves(rows, genuine), end=end)
 
 
 def select_entries(query: EntryQuery) -> "sa.Select[Any]":

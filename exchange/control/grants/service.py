@@ -13,7 +13,7 @@ when the grant's row changed has either left by then or never will.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -40,17 +40,19 @@ from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.parties import check_plaintext, check_zones
 from exchange.control.grants.reads import read_grant
+from exchange.control.grants.rectification import check_not_held
 from exchange.control.grants.review import GrantReview, Review, decision_data
 from exchange.control.grants.submission import Submission, ViewCheck
 from exchange.control.quotas import Quotas
 from exchange.duties.store import DutyStore
 from exchange.requests.refusals import Refusal, check_clause, check_ground
+from exchange.violations.store import ViolationStore
 from registry.database.unit_of_work import Database, UnitOfWork
-from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
+from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Topic
 
-__all__ = ["GrantService", "ViewSchemas", "persons_of"]
+__all__ = ["GrantService", "PreparedChange", "ViewSchemas", "persons_of"]
 
 _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
@@ -68,6 +70,18 @@ class ViewSchemas(ViewCheck, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedChange:
+    """A decided event of a grant, to be carried out as a part of another act."""
+
+    actor: Actor
+    grant_id: str
+    event: Event
+    action: Action
+    resource: str
+    decision: Allow | Deny
+
+
 class GrantService:
     """The control side of grants."""
 
@@ -81,6 +95,7 @@ class GrantService:
         attributes: AttributeProvider,
         views: ViewSchemas,
         duties: DutyStore,
+        violations: ViolationStore,
         window: float,
         unmasked_for: timedelta = timedelta(days=30),
         quotas: Quotas | None = None,
@@ -92,6 +107,7 @@ class GrantService:
         self._access = access
         self._attributes = attributes
         self._views = views
+        self._violations = violations
         self._review = GrantReview(access, views, attributes)
         self._unmasked_for = unmasked_for
         self._submission = Submission(
@@ -262,31 +278,79 @@ class GrantService:
         standing, persons = self._attributes.standing(actor), persons_of(self._attributes, actor, grant)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
-            holding, damaged = None, False
             if event is Event.RECTIFIED:
-                grant, holding = self._lock_with_holding(work, grant_id)
-                act.note(**decision_data(holding))
-            elif event in _ENDING:
-                grant, damaged = self._access.lock_to_end(work, grant_id)
-            else:
-                grant = self._access.lock_for_update(work, grant_id)
-            if event is Event.REJECT:
-                said = refusal or Refusal()
-                check_clause(reason=reason, clause=said.clause)
-                check_ground(said.ground, unconditional=self._attributes.is_unconditional(work, grant.topic))
-                act.note(clause=said.clause, ground=str(said.ground))
-            now = self._attributes.now(work)
-            if event is Event.REJECT:
-                act.note(**self._review.clock_data(work, grant, done_at=now))
-            changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
-            if damaged:
-                act.note(damaged=True)
-                put = self._access.put_over_damaged
-            else:
-                put = self._access.put
-            changed = put(work, changed, entry_id=act.entry_id, at=now).grant
-            act.grant = reference_to(changed)
-            act.note(reason=reason, state=str(changed.state))
+                check_not_held(self._violations, work, grant_id)
+            return self._applied(work, act, actor, grant_id, event, reason=reason, refusal=refusal)
+
+    def prepared(self, actor: Actor, grant_id: str, event: Event) -> PreparedChange:
+        """Return the decision on an event of a grant, for an act of which it is a part (`follow`).
+
+        The version that is locked then is checked again. An event of a grant that there is not is refused there.
+        """
+        action = _ACTION[event]
+        grant, proven = read_grant(self._database, self._access, grant_id)
+        if event in _ENDING:
+            proven = grant is not None
+        standing, persons = self._attributes.standing(actor), persons_of(self._attributes, actor, grant)
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
+        resource = str(grant.topic) if grant else grant_id
+        return PreparedChange(actor, grant_id, event, action, resource, decision)
+
+    def follow(
+        self, work: UnitOfWork, act: AuditedAct, call: RequestContext, change: PreparedChange, *, reason: str
+    ) -> Grant:
+        """Apply an event to a grant within the transaction of another act, with an entry of its own.
+
+        After a revocation the caller calls `await_releases` once the transaction is committed.
+
+        Raises:
+            RefusedError, ConflictError, InvalidError: as `change`; neither act happens.
+        """
+        actor = change.actor
+        following = self._enforcer.follow(act, actor, change.action, change.resource, call, change.decision)
+        return self._applied(work, following, actor, change.grant_id, change.event, reason=reason)
+
+    def await_releases(self) -> None:
+        """Wait until what was about to leave under a revoked grant has left, or never will."""
+        self._sleep(self._window)
+
+    def _applied(
+        self,
+        work: UnitOfWork,
+        act: AuditedAct,
+        actor: Actor,
+        grant_id: str,
+        event: Event,
+        *,
+        reason: str,
+        refusal: Refusal | None = None,
+    ) -> Grant:
+        """Apply a decided event to a grant within a transaction; *act* gets what its entry says."""
+        holding, damaged = None, False
+        if event is Event.RECTIFIED:
+            grant, holding = self._lock_with_holding(work, grant_id)
+            act.note(**decision_data(holding))
+        elif event in _ENDING:
+            grant, damaged = self._access.lock_to_end(work, grant_id)
+        else:
+            grant = self._access.lock_for_update(work, grant_id)
+        if event is Event.REJECT:
+            said = refusal or Refusal()
+            check_clause(reason=reason, clause=said.clause)
+            check_ground(said.ground, unconditional=self._attributes.is_unconditional(work, grant.topic))
+            act.note(clause=said.clause, ground=str(said.ground))
+        now = self._attributes.now(work)
+        if event is Event.REJECT:
+            act.note(**self._review.clock_data(work, grant, done_at=now))
+        changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
+        if damaged:
+            act.note(damaged=True)
+            put = self._access.put_over_damaged
+        else:
+            put = self._access.put
+        changed = put(work, changed, entry_id=act.entry_id, at=now).grant
+        act.grant = reference_to(changed)
+        act.note(reason=reason, state=str(changed.state))
         return changed
 
     def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:

@@ -12,7 +12,7 @@ from exchange.authorization.entry_texts import MAX_RESOURCE, bounded
 from exchange.authorization.request_context import RequestContext
 from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
-from schemas.audit import AuditEntry, Decision, from_leaf, to_leaf
+from schemas.audit import AuditEntry, Decision, GrantRef, from_leaf, to_leaf
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
 EDITOR = Actor(kind=ActorKind.HUMAN, id="editor", department="d1", role=Role.CATALOGUE_EDITOR)
@@ -224,3 +224,20 @@ def test_many_actors_take_bounded_memory() -> None:
     for number in range(25_000):
         budgets.spend(replace(EDITOR, id=f"a{number}"), Budget.REFUSALS)
     assert len(budgets._buckets) <= 10_000
+
+
+def test_the_grants_of_repeated_calls_are_named_as_cases_are() -> None:
+    log = Log()
+    for name in ("g-1", "g-1", "g-2", "g-3", "g-2"):
+        with pytest.raises(PoolError):
+            log.enforcer.admit(CONNECTOR, Action.FETCH, "a.v1", CALL, NO, GrantRef(id=name, version=1, hash="cc"))
+    (folded,) = log.minute()
+    assert (folded.grant, folded.data["folded"], folded.data["grants"]) == (None, 4, ["g-2", "g-3"])
+    for number in range(300):
+        grant = GrantRef(id=f"grant-{number:030}", version=1, hash="cc")
+        with pytest.raises(PoolError):
+            log.enforcer.admit(CONNECTOR, Action.FETCH, "a.v1", CALL, NO, grant)
+    (folded,) = log.minute()
+    named = folded.data["grants"]
+    assert isinstance(named, list)
+    assert len(named) + int(str(folded.data["unnamed"])) == folded.data["folded"] == 299

@@ -103,6 +103,12 @@ def _document() -> dict[str, Any]:
         "words": [_EVIL],
         "versions": [{"version": 1, "state": _EVIL, "at": _TIME, "entry": _EVIL}],
     }
+    document |= dict.fromkeys(("respondent", "sign", "grant", "resource", "entry", "reported_by", "referral"), _EVIL)
+    document |= {
+        "side": _EVIL, "outcome": _EVIL, "due_state": _EVIL, "possible": [_EVIL], "calls": 3,
+        "order": {"at": _EVIL}, "statement": {"text": _EVIL, "by": _EVIL, "late": True},
+        "steps": [{"at": _EVIL, "event": _EVIL, "by": _EVIL, "reason": _EVIL}],
+    }  # fmt: skip
     document |= {
         "metadata": {"title": _EVIL, "abstract": _EVIL, "share_modes": [_EVIL]}, "in_force": 1, "change": {"on": _EVIL},
         "notice": {"from_day": _EVIL, "filing": _EVIL, "reason": _EVIL, "consumers": [_EVIL]},

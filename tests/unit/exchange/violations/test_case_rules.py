@@ -220,6 +220,12 @@ def test_an_event_before_the_last_one_is_refused() -> None:
     assert refused(case, E.ORDER).reason is Reason.VERSION_CONFLICT
 
 
+def test_an_order_to_a_provider_holds_no_grant_of_its_consumer() -> None:
+    assert not in_state(S.RECTIFYING, a_case(an_occurrence(code=ViolationCode.P4))).holds_grant
+    assert not in_state(S.RECTIFYING, a_case(an_occurrence(grant=""))).holds_grant
+    assert in_state(S.RECTIFYING).holds_grant
+
+
 def test_a_case_takes_over_the_suspension_of_another_one() -> None:
     case = do(in_state(S.CONFIRMED), E.ORDER, order=an_order(suspended=False))
     taken = taken_over(case)

@@ -17,6 +17,7 @@ from exchange.access.grants.row_mac import RowMac
 from exchange.authorization.enforcement import Enforcer
 from exchange.control.grants.service import GrantService
 from exchange.duties.store import MemoryDuties
+from exchange.violations.store import MemoryViolations
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Grant, GrantState
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
@@ -58,6 +59,7 @@ class Timed:
             attributes=attributes,
             views=views,
             duties=MemoryDuties(),
+            violations=MemoryViolations(),
             window=5.0,
             clock=lambda: self.now,
             sleep=self.slept.append,
