@@ -7,6 +7,7 @@ fetching                  describe, fetch, commit          exchange/records/fetc
 fetching_together         fetches of several consumers     exchange/records/group_fetch.py
 grants                    submit, approve, revoke …        exchange/control/grants/service.py
 grant_reads               lists, one grant in words        exchange/control/grants/reads.py
+return_flow               a lower level's own rows         exchange/control/grants/return_flow.py
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
@@ -59,6 +60,7 @@ from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.oversight.figures import FigureService
@@ -116,6 +118,7 @@ class Pool:
     fetching_together: GroupFetch
     grants: GrantService
     grant_reads: GrantReads
+    return_flow: ReturnFlow
     grant_permissions: GrantPermissions
     grant_use: GrantUse
     administration: Administration

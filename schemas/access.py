@@ -178,6 +178,7 @@ class Action(StrEnum):
     CLOCK_PROPOSE = "audit:clock:propose"
     CLOCK_SETTLE = "audit:clock:settle"
     REQUEST_CHECK = "exchange:request:check"
+    REQUEST_DRAFT = "exchange:request:draft"
     REQUEST_SCREEN = "pool:request:screen"
     RULES_READ = "pool:rules:read"
     RULES_PROPOSE = "pool:rules:propose"

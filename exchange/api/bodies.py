@@ -48,6 +48,7 @@ __all__ = [
     "ReasonBody",
     "RecordsBody",
     "RequestBody",
+    "ReturnFlowBody",
     "SchemaBody",
     "TokenBody",
     "UserBody",
@@ -335,6 +336,17 @@ class RequestBody(Body):
             requested_by="",
             state=GrantState.DRAFT,
         )
+
+
+class ReturnFlowBody(Body):
+    """What a department wants of a higher level's resource (回流; decree 809, Art. 24)."""
+
+    topic: str
+    division: str = Field("", max_length=12, description="code, or its beginning; without it, the department's area")
+    field: str = Field("", max_length=200, description="division field of the schema, where it has several")
+    purpose: str = ""
+    duty: str = Field("", max_length=64, description="code of the item of your department's duty list")
+    case: str = Field("", max_length=200, description="standing case number")
 
 
 def _check_sent(sent: Any) -> None:

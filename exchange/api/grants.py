@@ -11,6 +11,7 @@ from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
 from exchange.api.bodies import (
     EventBody,
     RequestBody,
+    ReturnFlowBody,
     grant_json,
     renewal_json,
     review_json,
@@ -26,6 +27,7 @@ from exchange.api.caller import (
     version_key,
 )
 from exchange.control.grants.reads import MOST_COUNTED
+from exchange.control.grants.return_flow import Wanted
 from exchange.control.grants.review import Review
 from exchange.deadlines.clock import DueState
 from registry.database.damaged_row import DamagedRow
@@ -70,6 +72,13 @@ def check_request(who: Caller, body: RequestBody) -> Document:
     `id` is empty, and `due_at` is until when it would have to be decided if it were filed now.
     """
     return review_json(who.pool.grants.check(who.actor, who.call, body.to_draft())) | {"id": "", "submitted_at": None}
+
+
+@router.post("/requests/return-flow", tags=["grants"])
+def draft_return_flow(who: Caller, body: ReturnFlowBody) -> Document:
+    """Draft a request for the rows of the department's own area (回流) of a higher level's resource; file nothing."""
+    wanted = Wanted(division=body.division, field=body.field, purpose=body.purpose, duty=body.duty, case=body.case)
+    return who.pool.return_flow.draft(who.actor, who.call, Topic.parse(body.topic), wanted)
 
 
 @router.get("/grants", response_model=list[Document], tags=["grants"])

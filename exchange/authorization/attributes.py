@@ -240,6 +240,10 @@ class AttributeProvider:
         """Return the current highest level of a grant's fields and of its filter's; None when unknown."""
         return self._catalogue.levels(reader, grant.topic)(_graded(grant))
 
+    def level_of_fields(self, reader: Reader, topic: Topic, fields: Collection[str]) -> Level | None:
+        """Return the current highest level of fields of a topic; None when unknown."""
+        return self._catalogue.levels(reader, topic)(fields)
+
     def levels_of(self, reader: Reader, grant: Grant) -> dict[str, Level]:
         """Return the current level of each of a grant's fields and of its filter's; unknown ones are left out."""
         levels = self._catalogue.levels(reader, grant.topic)

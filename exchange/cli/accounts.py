@@ -43,6 +43,7 @@ _PROPOSALS = (
 _CONNECTORS = (
     "department",
     "connector",
+    "zone",
     "status",
     "program",
     "streams",
@@ -217,9 +218,17 @@ def connector_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the connectors of your department, or of all: whether each runs, by its last report, and its certificate.
 
     `status`: running, late (150 s without a report), silent (10 minutes), ended, stopped, or never reported. What a
-    connector reports is its department's statement; the last batch is what the pool has received.
+    connector reports is its department's statement; the last batch is what the pool has received. `zone` is that of
+    its department.
     """
-    print_rows(client(context).list("/connectors"), _CONNECTORS, as_json=as_json, row=_connector_row)
+    pool = client(context)
+    rows = pool.list("/connectors")
+    zones = {} if as_json else {one["id"]: one["zone"] for one in pool.list("/departments") if not is_damaged(one)}
+
+    def row(document: dict[str, Any]) -> dict[str, Any]:
+        return _connector_row(document) | {"zone": zones.get(document["department"])}
+
+    print_rows(rows, _CONNECTORS, as_json=as_json, row=row)
 
 
 @connector.command("show")

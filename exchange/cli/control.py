@@ -104,6 +104,21 @@ def request_check(context: typer.Context, file: Path, as_json: JsonOption = Fals
     print_lines([*describe_grant({**document, "state": "not filed", "due": None}, departments, purposes)][1:])
 
 
+@request.command("return-flow")
+def request_return_flow(
+    context: typer.Context,
+    topic: Annotated[str, typer.Argument(help="resource and major of a department above yours, such as residents.v1")],
+    division: Annotated[str, typer.Option(help="code, or its beginning; without it, your department's area")] = "",
+    field: Annotated[str, typer.Option(help="division field of the schema, where it has several")] = "",
+    purpose: Annotated[str, typer.Option(help="id of the purpose; see `pool purposes`")] = "",
+    duty: Annotated[str, typer.Option(help="code of the item of your department's duty list")] = "",
+    case: Annotated[str, typer.Option(help="standing case number")] = "",
+) -> None:
+    """Draft a request for the rows of your own area (回流), to be filed with `pool request submit`."""
+    wanted = {"topic": topic, "division": division, "field": field, "purpose": purpose, "duty": duty, "case": case}
+    print_json(client(context).post("/requests/return-flow", wanted))
+
+
 @grant.command("list")
 def grant_list(
     context: typer.Context,

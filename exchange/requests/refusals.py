@@ -38,7 +38,7 @@ def check_clause(*, reason: str, clause: str) -> None:
 
 
 def check_ground(ground: Ground | None, *, unconditional: bool) -> None:
-    """Check the ground of a refusal: what is shared without conditions is refused on two grounds alone.
+    """Check the ground of a refusal: what is shared without conditions, or returned, is refused on two grounds alone.
 
     Raises:
         InvalidError: REQUEST_INVALID.
@@ -51,5 +51,6 @@ def check_ground(ground: Ground | None, *, unconditional: bool) -> None:
         expected = " or ".join(sorted(_UNCONDITIONAL_GROUNDS))
         raise InvalidError(
             Reason.REQUEST_INVALID,
-            f"got the ground {ground} for a resource that is shared without conditions; expected {expected}",
+            f"got the ground {ground} for a resource that is shared without conditions, or for rows that return to "
+            f"their own area (decree 809, Art. 24); expected {expected}",
         )

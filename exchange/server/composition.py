@@ -59,6 +59,7 @@ from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
@@ -290,6 +291,13 @@ class App:
             authentications=audit.authentications,
             enforcer=audit.enforcer,
             identities=identity.attributes,
+            return_flow=ReturnFlow(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                schemas=records.views,
+                now=utc_now,
+            ),
             grant_permissions=GrantPermissions(
                 storage.database, grant_reads, authorization.access, authorization.attributes, records.views
             ),

@@ -3,6 +3,7 @@
     a read for another purpose, or with another case, than the granted one, or with none        C2    refused
     a read under another department's grant                                                     C2    refused
     publication as the source of a data element that has a lead (一数一源)                        C1    failed
+    a request for correction that is not answered in time                                       P6    the timer's entry
 
 The same log gives the same occurrences. A call that is repeated on a day of Asia/Shanghai is the same occurrence; how
 often, the log says. A refusal without a clause, or a request outside the duty list, is refused alone: it did nothing.
@@ -16,6 +17,7 @@ from typing import Any, Final
 from exchange.violations.codes import ViolationCode
 from exchange.violations.model import Occurrence, Sign
 from schemas.access import Action
+from schemas.audit import is_done
 from schemas.errors import Reason
 
 __all__ = ["ACTIONS", "REASONS", "day_of", "is_refused_call", "occurrences_in"]
@@ -33,7 +35,7 @@ _REFUSED_READS: Final[Mapping[str, Sign]] = MappingProxyType(
 )
 REASONS: Final = frozenset(map(str, _REFUSED_READS))
 """Reasons of denials that may be a sign."""
-ACTIONS: Final = frozenset({str(Action.CATALOGUE_PUBLISH)})
+ACTIONS: Final = frozenset({str(Action.CATALOGUE_PUBLISH), str(Action.CORRECTION_OVERDUE)})
 """Actions of other entries that may be one."""
 
 
@@ -59,6 +61,8 @@ def occurrences_in(entry: Mapping[str, Any], provider_of: Callable[[str], str | 
         return _refused_reads(entry)
     if entry.get("action") == Action.CATALOGUE_PUBLISH:
         return _repeated_collection(entry, provider_of)
+    if is_done(entry, Action.CORRECTION_OVERDUE):
+        return _overdue_correction(entry)
     return []
 
 
@@ -103,3 +107,26 @@ def _repeated_collection(entry: Mapping[str, Any], provider_of: Callable[[str], 
         since=entry["at"],
     )
     return [found]
+
+
+def _overdue_correction(entry: Mapping[str, Any]) -> list[Occurrence]:
+    data = entry.get("data") or {}
+    ticket, source, due = (data.get(name, "") for name in ("ticket", "source", "due_at"))
+    if not (ticket and source and due):
+        return []
+    found = Occurrence(
+        code=ViolationCode.P6,
+        sign=Sign.OVERDUE_CORRECTION,
+        respondent=source,
+        day=_last_day(due),
+        subject=ticket,
+        resource=entry.get("resource", ""),
+        entry=entry["id"],
+        since=entry["at"],
+    )
+    return [found]
+
+
+def _last_day(due_at: str) -> date:
+    """Return the last day in time; a deadline is the end of it."""
+    return (datetime.fromisoformat(due_at) - timedelta.resolution).astimezone(_SHANGHAI).date()

@@ -271,6 +271,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.REPORT_READ: _SUPERVISING,
         _A.SUPERVISION_READ: _SUPERVISING,
         _A.REQUEST_CHECK: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},  # who may file it
+        _A.REQUEST_DRAFT: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
         **{action: _entry_rights(action) for action in sorted(_ON_ENTRIES)},

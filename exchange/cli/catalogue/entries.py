@@ -91,7 +91,7 @@ def catalogue_history(
 @catalogue.command("list")
 def catalogue_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the catalogue."""
-    columns = ("topic", "title", "share_type", "level", "state", "code", "history")
+    columns = ("topic", "title", "share_type", "level", "zone", "state", "code", "history")
     print_rows(client(context).list("/catalogue"), columns, as_json=as_json)
 
 

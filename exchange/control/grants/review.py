@@ -14,6 +14,7 @@ from exchange.access.decision.parties import flow_of
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.renewal import describe_renewal
+from exchange.access.grants.returned import returned_area
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
@@ -191,9 +192,10 @@ class GrantReview:
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
         duty = [] if self._duties is None else describe_duty(reader, self._duties, grant)
-        words = duty + self._describe_renewal(reader, grant) + _describe_grant(grant, masks)
-        words += _describe_holding(holding) if _counts(grant) else []
         profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
+        words = duty + _describe_return(grant, masks, profiles) + self._describe_renewal(reader, grant)
+        words += _describe_grant(grant, masks)
+        words += _describe_holding(holding) if _counts(grant) else []
         review = replace(
             _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id)),
             flow=_flow(grant, profiles),
@@ -236,6 +238,11 @@ class GrantReview:
         flow = _flow(grant, self._attributes.profiles(reader, (grant.consumer, grant.provider)))
         said: dict[str, Json] = {} if flow is None else {"flow": str(flow)}
         return said | ({"zones": [grant.source_zone, grant.zone]} if grant.source_zone else {})
+
+    def is_returned(self, reader: Reader, grant: Grant) -> bool:
+        """Return whether a request is one of return flow (decree 809, Art. 24)."""
+        profiles = self._attributes.profiles(reader, (grant.consumer, grant.provider))
+        return bool(_returned(grant, self._masks(reader, grant.topic, {}), profiles))
 
     def _describe_renewal(self, reader: Reader, grant: Grant) -> list[str]:
         return describe_renewal(grant, self._access.get(reader, grant.renews)) if grant.renews else []
@@ -293,6 +300,19 @@ def describe(review: Review) -> str:
 def _flow(grant: Grant, profiles: Profiles) -> Flow | None:
     provider, consumer = profiles.get(grant.provider), profiles.get(grant.consumer)
     return None if provider is None or consumer is None else flow_of(provider, consumer)
+
+
+def _returned(grant: Grant, masks: SchemaMasks, profiles: Profiles) -> str:
+    return returned_area(grant, masks, profiles.get(grant.provider), profiles.get(grant.consumer))
+
+
+def _describe_return(grant: Grant, masks: SchemaMasks, profiles: Profiles) -> list[str]:
+    area = _returned(grant, masks, profiles)
+    said = (
+        f"return flow (回流): rows whose division begins with {area}, of the department's own area; the law allows no "
+        "conditions beyond those of the published entry (decree 809, Art. 24)"
+    )
+    return [said] if area else []
 
 
 def _counts(grant: Grant) -> bool:

@@ -337,7 +337,8 @@ class GrantService:
         if event is Event.REJECT:
             said = refusal or Refusal()
             check_clause(reason=reason, clause=said.clause)
-            check_ground(said.ground, unconditional=self._attributes.is_unconditional(work, grant.topic))
+            unconditional = self._attributes.is_unconditional(work, grant.topic)
+            check_ground(said.ground, unconditional=unconditional or self._review.is_returned(work, grant))
             act.note(clause=said.clause, ground=str(said.ground))
         now = self._attributes.now(work)
         if event is Event.REJECT:

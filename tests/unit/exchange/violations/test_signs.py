@@ -106,3 +106,20 @@ def test_publication_against_a_lead_is_the_provider_s_repeated_collection() -> N
     assert seen(**{**failed, "data": {"failed": "element_contested"}}) is None
     assert seen(**{**failed, "data": None}) is None
     assert str(Action.CATALOGUE_PUBLISH) in ACTIONS
+
+
+def test_a_request_for_correction_that_is_not_answered_in_time_is_its_source_s() -> None:
+    overdue = {
+        "action": str(Action.CORRECTION_OVERDUE),
+        "decision": "allow",
+        "reason": None,
+        "grant": None,
+        "actor": {"department": "", "id": "timer"},
+        "data": {"ticket": "t-1", "source": "d-9", "due_at": "2026-05-04T00:00:00+08:00"},
+    }
+    found = seen(**overdue)
+    assert (found.code, found.sign, found.respondent) == (ViolationCode.P6, Sign.OVERDUE_CORRECTION, "d-9")
+    assert (found.subject, found.day) == ("t-1", date(2026, 5, 3)), "the last day in time"
+    assert seen(**{**overdue, "at": MIDNIGHT}).key == found.key, "late is late once"
+    assert seen(**{**overdue, "data": {**overdue["data"], "failed": "row_forged"}}) is None
+    assert seen(**{**overdue, "data": None}) is None
