@@ -38,6 +38,8 @@ _TIMESTAMP_TEXT = re.compile(
 )
 _CLOCK_TEXT = re.compile(r"([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.([0-9]+))?")
 _DURATION_TEXT = re.compile(r"-?[0-9]{2,4}(?::[0-9]{2}){1,2}(?:\.[0-9]+)?")  # MySQL's TIME: -838:59:59 to 838:59:59
+_SPECIAL_REALS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+"""As PostgreSQL and the JSON mapping of Protocol Buffers write them; a double of a record can hold each (IEEE 754)."""
 _SPECIAL_NUMBERS = frozenset({"nan", "inf", "infinity", "snan", "1.#inf", "1.#qnan"})
 _SPECIAL_TIMES = re.compile(r"[+-]?infinity|0000-00-00.*|.* BC|[+-]?[0-9]{5,}-.*", re.IGNORECASE)
 _LIMITS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
@@ -139,7 +141,8 @@ def _real(name: str) -> Converter:
 
     def convert(text: str) -> Value | Fault:
         if not _REAL_TEXT.fullmatch(text):
-            return _number_fault(text, "a number")
+            special = _SPECIAL_REALS.get(text)
+            return _number_fault(text, "a number, NaN, Infinity or -Infinity") if special is None else special
         value = float(text)
         return value if abs(value) < largest else out_of_range
 

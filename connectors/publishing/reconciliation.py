@@ -21,6 +21,7 @@ from connectors.mapping.mapping import BoundMapping
 from connectors.port import Portion, RowChunk
 from connectors.publishing.earlier_contracts import EarlierContracts
 from connectors.publishing.record_encoding import RecordEncoder
+from connectors.state.read_only import database_uri
 
 __all__ = ["RangeTotals", "Reconciler", "Reconciliation"]
 
@@ -90,9 +91,11 @@ class Reconciler:
             earlier: contracts under which keys may have been published.
         """
         scratch.touch(mode=0o600)
-        self._sql = sqlite3.connect(f"file:{scratch}", uri=True, isolation_level=None, timeout=10.0)
+        self._sql = sqlite3.connect(
+            database_uri(scratch, read_only=False), uri=True, isolation_level=None, timeout=10.0
+        )
         self._sql.execute("PRAGMA journal_mode = OFF")
-        self._sql.execute("ATTACH ? AS ledger", (f"file:{ledger}?mode=ro",))
+        self._sql.execute("ATTACH ? AS ledger", (database_uri(ledger),))
         self._sql.execute("CREATE TABLE found (key BLOB, what TEXT, here BLOB, there BLOB)")
         self._encoder = encoder
         self._earlier = earlier

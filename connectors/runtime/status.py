@@ -13,6 +13,7 @@ from pathlib import Path
 from connectors.config.config import ConnectorConfig
 from connectors.runtime import assembly
 from connectors.state.quarantine import QuarantineEntry, read_entries
+from connectors.state.read_only import open_read_only
 
 __all__ = ["StreamStatus", "quarantined", "read_status", "statuses"]
 
@@ -99,7 +100,7 @@ def quarantined(config: ConnectorConfig, *, everything: bool = False) -> Iterato
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    sql = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)
+    sql = open_read_only(path)
     sql.row_factory = sqlite3.Row
     return sql
 

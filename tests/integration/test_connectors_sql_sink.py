@@ -1,6 +1,7 @@
 """A table as a sink: no record stops it, and what the target cannot hold is set aside with its column and the cause."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -184,3 +185,15 @@ def test_a_server_that_goes_away_within_copy_stores_nothing(
     sink.write(release(people(100)), b"", b"p1", lambda _: None)
     assert connection.exec_driver_sql("SELECT count(*) FROM people").scalar_one() == 100
     sink.close()
+
+
+def test_a_double_that_is_no_number_is_stored_as_it_is(sink: SqlSink, connection: sa.Connection) -> None:
+    values = [1.5, float("nan"), float("inf"), float("-inf")]
+    records = pa.RecordBatch.from_arrays([pa.array(values, pa.float64())], names=["ratio"])
+    sink.prepare(records.schema)
+    made = replace(release([{}] * len(values)), records=records)
+    quarantined: list[RejectedRecord] = []
+    sink.write(made, b"", b"p1", quarantined.extend)
+    assert not quarantined
+    found = connection.exec_driver_sql("SELECT ratio::text FROM people ORDER BY _record_key").scalars().all()
+    assert found == ["1.5", "NaN", "Infinity", "-Infinity"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,17 @@ def test_what_lies_there_is_neither_followed_nor_overwritten(other: OtherPool, t
         export(other, tmp_path / "other.jsonl")
     assert not (tmp_path / "nowhere").exists()
     assert json.loads((tmp_path / "state.jsonl.manifest.json").read_text())["drawn_at"] == "2026-03-01T00:00:00+00:00"
+
+
+def test_a_file_that_is_made_meanwhile_stays(other: OtherPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, written = tmp_path / "state.jsonl", state_file.json_lines
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        output.write_text("of somebody else")
+        return written(*arguments, **options)
+
+    monkeypatch.setattr(state_file, "json_lines", meanwhile)
+    with pytest.raises(ConflictError) as refused:
+        export(other, output)
+    assert "made meanwhile" in refused.value.message
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("state.jsonl", "of somebody else")]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
@@ -17,6 +16,7 @@ from connectors.publishing.publisher import PORTION_COLUMNS
 from connectors.runtime import assembly
 from connectors.runtime.exports.quarantined_rows import parse_rows, render_rows
 from connectors.state.quarantine import read_entries
+from connectors.state.read_only import open_read_only
 from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["export_rows", "replay_publication"]
@@ -40,7 +40,7 @@ def export_rows(config: ConnectorConfig, section: PublishConfig, output: Path) -
         raise InvalidError(Reason.CONFIG_INVALID, f"{output} cannot be written ({type(error).__name__})") from error
     with (
         os.fdopen(descriptor, "wb") as target,
-        closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=10.0)) as sql,
+        closing(open_read_only(ledger)) as sql,
     ):
         stored = sql.execute("SELECT value FROM meta WHERE name = ?", (PORTION_COLUMNS,)).fetchone()
         entries = list(read_entries(sql))

@@ -10,6 +10,7 @@ what was drawn. Both are readable by this user
 alone.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -178,7 +179,7 @@ def _require_new(form: str, output: Path, manifest: Path) -> None:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file under another name, of this user alone from its first byte, and rename it at the end."""
+    """Write a file under another name, of this user alone from its first byte, and give it its own at the end."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # of a process that died; a link is removed, not followed
@@ -188,13 +189,27 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            part.rename(path)
+            _name(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise UnavailableError(
             Reason.TARGET_UNAVAILABLE, f"{path} cannot be written ({error.strerror}); is there room, and permission?"
         ) from error
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give a written file its name; a file that has got it meanwhile stays, where the file system has links."""
+    try:
+        os.link(part, path, follow_symlinks=False)
+    except FileExistsError as error:
+        raise ConflictError(
+            Reason.CONFIG_INVALID, f"{path} was made meanwhile; nothing was replaced, name another file"
+        ) from error
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        part.rename(path)
 
 
 class _Writer(Protocol):

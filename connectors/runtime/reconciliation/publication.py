@@ -5,7 +5,6 @@ each key which record that is (`connectors.publishing.reconciliation`). Nothing 
 """
 
 import os
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
@@ -21,6 +20,7 @@ from connectors.publishing.reconciliation import Reconciler, Reconciliation
 from connectors.publishing.record_encoding import RecordEncoder
 from connectors.runtime import assembly
 from connectors.state.ledger import Ledger
+from connectors.state.read_only import open_read_only
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from schemas.errors import InvalidError, Reason
@@ -80,7 +80,7 @@ def reconcile(
     schema = pool.schema(Topic.parse(section.resource))
     mapping = assembly.column_mapping(section, schema)
     with ExitStack() as opened:
-        ledger = opened.enter_context(closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)))
+        ledger = opened.enter_context(closing(open_read_only(path)))
         names = dict(ledger.execute("SELECT name, value FROM meta").fetchall())
         own = ledger.execute("SELECT sequence, root FROM standing").fetchone() or (0, NO_ROOT)
         head = pool.resume(Topic.parse(section.resource))

@@ -1,6 +1,5 @@
 """Reconciliation of a subscription: everything is drawn under its grant once more and compared with the target."""
 
-import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from connectors.runtime import assembly
 from connectors.runtime.reconciliation.publication import write_differences
 from connectors.sinks.sql import SqlSink
 from connectors.state.quarantine import KEY_SIZE, read_entries
+from connectors.state.read_only import open_read_only
 from connectors.subscribing.nanoseconds import deliverable_schema
 from connectors.subscribing.reconciliation import DrawnState, TargetReconciliation, compare_target, draw_state
 from connectors.subscribing.subscriber import SubscriptionConfig
@@ -86,5 +86,5 @@ def reconcile_target(
 def _quarantined(ledger: Path) -> set[bytes]:
     if not ledger.exists():
         return set()
-    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=10.0)) as sql:
+    with closing(open_read_only(ledger)) as sql:
         return {entry.original[:KEY_SIZE] for entry in read_entries(sql)}

@@ -73,6 +73,13 @@ def test_what_a_column_of_sqlite_would_round_is_set_aside(tmp_path: Path) -> Non
     assert stored(url) == [1.5, 2.5]
 
 
+def test_sqlite_has_no_nan_and_says_so_of_the_one_record(tmp_path: Path) -> None:
+    url = sa.make_url(f"sqlite:///{tmp_path / 't.db'}")
+    (rejected,) = written(url, pa.float64(), 1.5, float("nan"), float("-inf"))
+    assert (rejected.index, rejected.field, rejected.code) == (1, "v", RejectCode.TARGET_TYPE)
+    assert stored(url) == [1.5, float("-inf")]
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
