@@ -21,6 +21,8 @@ departments               rename, merge, deactivate        exchange/control/depa
 zones                     network zones                     exchange/control/zones.py
 duties                    duty lists of departments        exchange/control/grants/duty_lists.py
 figures                   KPI, supervision events         exchange/control/oversight/figures.py
+lineage                   source to consumers, batches     exchange/control/oversight/lineage.py
+coverage                  departments, themes              exchange/control/oversight/coverage.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -63,7 +65,9 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
+from exchange.control.oversight.coverage import CoverageService
 from exchange.control.oversight.figures import FigureService
+from exchange.control.oversight.lineage import LineageService
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
 from exchange.control.violations.detection import ViolationDetector
@@ -142,6 +146,8 @@ class Pool:
     figures: FigureService
     violations: ViolationService
     violation_detector: ViolationDetector
+    lineage: LineageService
+    coverage: CoverageService
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

@@ -43,7 +43,7 @@ from exchange.api.caller import (
 from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.directory import departments, duties, zones
-from exchange.api.oversight import reports, violations
+from exchange.api.oversight import reports, resources, violations
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.api.rules import routes as rules
 from exchange.pool import Pool
@@ -179,6 +179,7 @@ ROUTERS: Final = (
     records.router,
     rules.router,
     reports.router,
+    resources.router,
 )
 """All routes of the API."""
 

@@ -30,6 +30,7 @@ from exchange.cli.output import CommandGroup, fail
 from exchange.cli.oversight import violations
 from exchange.cli.report import figures as report_figures
 from exchange.cli.report import group as reports
+from exchange.cli.report import resources as report_resources
 from exchange.cli.rules import calendar as working_days
 from exchange.cli.rules import profiles
 from schemas.errors import PoolError
@@ -62,6 +63,7 @@ working_days.add_to(app)
 profiles.add_to(app)
 reports.add_to(app)
 report_figures.add_to_group()
+report_resources.add_to_group()
 audit.add_to(app)
 clock.add_to(app)
 broker.add_to(app)

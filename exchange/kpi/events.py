@@ -19,6 +19,8 @@ class EventKind(StrEnum):
     REFUSAL = "refusal"  # a share request was refused
     OUT_OF_SCOPE = "out_of_scope"  # an act was denied for its purpose, case, duty or zone
     REPEATED = "repeated"  # a data element was to be collected that another department is the source of
+    CORRECTION = "correction"  # a value was doubted, or answered, or its consumers were told
+    VIOLATION = "violation"  # a case was found, or decided on
     GRANT_ENDED = "grant_ended"  # a grant is in force no longer: suspended, ended, expired
 
 

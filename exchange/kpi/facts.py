@@ -8,7 +8,10 @@ stores what has changed with the facts, so that a fold can go on at any entry.
     drawn, provided   records of a release, of its consumer and of its provider
     filed, received   a share request, of its consumer and of its provider
     approved, refused decisions on it, of the provider; a refusal cites a clause or none
-    replied, updated, reviewed    ends of clocks: on time or late; overdue: those that were late, by rule
+    replied, delivered, updated, reviewed    ends of clocks: on time or late
+    overdue           what ran out of time, by the rule of the clock
+    doubted, corrected    corrections of the department's values: asked for, answered on time or late
+    violation         violations of the department that were confirmed, by code
     denied            times that an act was denied, by reason; out_of_scope and repeated are parts of these
 """
 
@@ -26,8 +29,11 @@ __all__ = ["Fact", "GrantTerms", "Known", "LogFold", "Span", "month_of", "names_
 
 _SHANGHAI: Final = timezone(timedelta(hours=8))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DECISIONS: Final = {Action.GRANT_APPROVE: "approved", Action.GRANT_REJECT: "refused"}
-_CLOCKS: Final = {"catalogue.update": "updated", "catalogue.review": "reviewed"}
+_CLOCKS: Final = {"delivery": "delivered", "catalogue.update": "updated", "catalogue.review": "reviewed"}
+_OVERDUE: Final = frozenset({"exchange:request:overdue", "exchange:correction:overdue"})
+_CORRECTIONS: Final = "exchange:correction:"
+_VIOLATIONS: Final = "exchange:violation:"
+_READS: Final = frozenset({"read", "reveal"})
 _PROVIDES: Final = frozenset({Action.PUBLISH, Action.CATALOGUE_DRAFT})
 
 
@@ -190,34 +196,66 @@ class _EntryFold:
             case Action.GRANT_SUBMIT:
                 self._add("filed", terms.consumer)
                 self._add("received", terms.provider)
-            case Action.GRANT_APPROVE | Action.GRANT_REJECT:
+            case _ if self._grant:
                 self._take_decision(terms)
-        if isinstance(self._data.get("clock"), Mapping):
-            self._take_clock(self._data["clock"], terms)
+            case _ if self._action.startswith(_CORRECTIONS):
+                self._take_correction()
+            case _ if self._action.startswith(_VIOLATIONS):
+                self._take_violation()
+        self._take_clock(terms)
         self._take_state(terms)
 
     def _take_decision(self, terms: GrantTerms) -> None:
-        measure = _DECISIONS[Action(self._action)]
-        if measure == "approved":
-            self._add(measure, terms.provider)
-            return
-        clause = str(self._data.get("clause") or "")
-        self._add(measure, terms.provider, detail="clause" if clause else "no_clause")
-        self._tell(EventKind.REFUSAL, terms.provider, str(self._data.get("ground") or ""), clause=clause)
+        events = self._data.get("events")
+        # An act of before the stored requests names no events: its approval was the whole decision.
+        approved = self._action == Action.GRANT_APPROVE if events is None else "conclude" in events
+        if approved:
+            self._add("approved", terms.provider)
+        if self._action == Action.GRANT_REJECT:
+            clause = str(self._data.get("clause") or "")
+            self._add("refused", terms.provider, detail="clause" if clause else "no_clause")
+            self._tell(EventKind.REFUSAL, terms.provider, str(self._data.get("ground") or ""), clause=clause)
 
-    def _take_clock(self, clock: Mapping[str, Any], terms: GrantTerms) -> None:
+    def _take_correction(self) -> None:
+        act = self._action.removeprefix(_CORRECTIONS)
+        source = str(self._data.get("source") or self._department)
+        if act == "open":
+            self._add("doubted", source)
+        elif isinstance(self._data.get("late"), bool):
+            self._add("corrected", self._department, detail="late" if self._data["late"] else "on_time")
+        if act not in _READS and self._action not in _OVERDUE:
+            self._tell(EventKind.CORRECTION, source, act, due=str(self._data.get("due_at") or ""))
+
+    def _take_violation(self) -> None:
+        act, code = self._action.removeprefix(_VIOLATIONS), str(self._data.get("code") or "")
+        if act == "confirm":
+            self._add("violation", self._resource, detail=code)
+        if act not in _READS:
+            self._tell(EventKind.VIOLATION, self._resource, f"{act} {code}".strip())
+
+    def _take_clock(self, terms: GrantTerms) -> None:
+        clock = self._data.get("clock")
+        clock = clock if isinstance(clock, Mapping) else {}
         rule, due, late = str(clock.get("rule", "")), str(clock.get("due", "")), clock.get("late")
         # Who had to act: the provider of the resource; for a review it is the authority, which is no department.
         owner = "" if rule == "catalogue.review" else terms.provider
-        if late is None:
+        if self._action in _OVERDUE:
+            said = {
+                "rule": rule or str(self._data.get("rule") or ""),
+                "due": due or str(self._data.get("due_at") or ""),
+            }
+            owner = str(self._data.get("source") or owner)
+            self._add("overdue", owner, detail=said["rule"])
+            self._tell(EventKind.OVERDUE, owner, "", **said)
+        elif clock and late is None:
             self._tell(EventKind.CLOCK, owner, "", rule=rule, due=due)
-            return
-        measure = "replied" if rule.startswith("reply.") else _CLOCKS.get(rule, "")
-        if measure:
-            self._add(measure, owner, detail="late" if late else "on_time")
-        if late:
-            self._add("overdue", owner, detail=rule)
-        self._tell(EventKind.OVERDUE if late else EventKind.CLOCK, owner, "done", rule=rule, due=due)
+        elif clock:
+            measure = "replied" if rule.startswith("reply.") else _CLOCKS.get(rule, "")
+            if measure:
+                self._add(measure, owner, detail="late" if late else "on_time")
+            if late and rule.startswith("catalogue."):  # of others, another entry says that they ran out
+                self._add("overdue", owner, detail=rule)
+            self._tell(EventKind.OVERDUE if late else EventKind.CLOCK, owner, "done", rule=rule, due=due)
 
     def _set_provider(self) -> None:
         known = self._fold.known.providers

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from exchange.kpi.events import EventKind, SupervisionEvent
 from exchange.kpi.facts import Fact, GrantTerms, Known, LogFold, Span
-from exchange.kpi.store import Counts, EventQuery, FactQuery, KpiStore, Progress, standing_of
+from exchange.kpi.store import Counts, Drawn, EventQuery, FactQuery, KpiStore, Progress, standing_of
 from registry.database.row_tags import derived
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.supervision.kpi import FIRST_ENTRIES, Count, Standing
@@ -262,6 +262,24 @@ class PostgresKpi(KpiStore):
             statement = statement.where(_span.c.consumer == department)
         rows = connection_of(reader).execute(statement).all()
         return standing_of([(_read_span(row), row.drawn) for row in rows])
+
+    @override
+    def drawn(self, reader: Reader, grants: Collection[str]) -> Mapping[str, Drawn]:
+        statement = (
+            sa.select(
+                _fact.c.grant_id,
+                sa.func.count().label("releases"),
+                sa.cast(sa.func.sum(_fact.c.amount), sa.BigInteger).label("records"),
+                sa.func.min(_fact.c.at).label("first"),
+                sa.func.max(_fact.c.at).label("last"),
+            )
+            .where(_fact.c.grant_id == sa.any_(_array(grants)), sa.text("kpi_fact.measure = 'drawn'"))
+            .group_by(_fact.c.grant_id)
+        )
+        return {
+            row.grant_id: Drawn(releases=row.releases, records=row.records, first=row.first, last=row.last)
+            for row in connection_of(reader).execute(statement)
+        }
 
     @override
     def facts(self, reader: Reader, query: FactQuery) -> Sequence[Fact]:

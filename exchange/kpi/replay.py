@@ -26,7 +26,7 @@ __all__ = ["LogReplay", "replay_log"]
 
 _ZONE: Final = timezone(timedelta(hours=8))
 _REPLIES: Final = "reply."
-_ENDS: Final = {"catalogue.update": "updated", "catalogue.review": "reviewed"}
+_ENDS: Final = {"delivery": "delivered", "catalogue.update": "updated", "catalogue.review": "reviewed"}
 
 
 class LogReplay:
@@ -93,8 +93,13 @@ class LogReplay:
             self._moved(index, entry, who, provider, data)
         elif grant:
             self._asked_or_decided(index, entry, provider, data)
+        else:
+            self._corrected_or_violated(index, entry, who, data)
         clock = data.get("clock")
-        if isinstance(clock, dict) and clock.get("late") is not None:
+        if action in {"exchange:request:overdue", "exchange:correction:overdue"}:
+            rule = (clock or {}).get("rule") or data.get("rule") or ""
+            self._count(index, entry, data.get("source") or provider, "overdue", rule)
+        elif isinstance(clock, dict) and clock.get("late") is not None:
             self._clock_ended(index, entry, provider, clock)
         if grant and action != "exchange:records:fetch":
             self._standing_changed(index, entry, grant, resource, data)
@@ -114,10 +119,19 @@ class LogReplay:
         if entry["action"] == "exchange:grant:submit":
             self._count(index, entry, self._consumer.get(entry["grant"]["id"], ""), "filed")
             self._count(index, entry, provider, "received")
-        elif entry["action"] == "exchange:grant:approve":
+        if entry["action"] == "exchange:grant:approve" if "events" not in data else "conclude" in data["events"]:
             self._count(index, entry, provider, "approved")
-        elif entry["action"] == "exchange:grant:reject":
+        if entry["action"] == "exchange:grant:reject":
             self._count(index, entry, provider, "refused", "clause" if data.get("clause") else "no_clause")
+
+    def _corrected_or_violated(self, index: int, entry: Mapping[str, Any], who: str, data: Mapping[str, Any]) -> None:
+        action = entry["action"]
+        if action == "exchange:correction:open":
+            self._count(index, entry, data.get("source") or who, "doubted")
+        elif action.startswith("exchange:correction:") and isinstance(data.get("late"), bool):
+            self._count(index, entry, who, "corrected", "late" if data["late"] else "on_time")
+        elif action == "exchange:violation:confirm":
+            self._count(index, entry, entry.get("resource", ""), "violation", data.get("code") or "")
 
     def _learn(self, grant: str, action: str, who: str, resource: str, data: Mapping[str, Any]) -> None:
         if isinstance(data.get("consumer"), str):
@@ -136,7 +150,7 @@ class LogReplay:
         measure = "replied" if rule.startswith(_REPLIES) else _ENDS.get(rule)
         if measure is not None:
             self._count(index, entry, whose, measure, "late" if clock["late"] else "on_time")
-        if clock["late"]:
+        if clock["late"] and rule in {"catalogue.update", "catalogue.review"}:
             self._count(index, entry, whose, "overdue", rule)
 
     def _standing_changed(

@@ -5,15 +5,17 @@ them all. An entry is shown by `pool audit show ID` and proven by `pool audit pr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from html import escape
 from typing import Any, Final
 
 from exchange.audit.oversight.html_tables import heading, page
-from exchange.audit.search.entry_rows import csv_line, iso_time
+from exchange.audit.search.entry_rows import csv_line
 from schemas.supervision.kpi import Kpi, kpis
 
 __all__ = ["scoreboard_csv", "scoreboard_html", "scoreboard_rows", "value_text"]
 
+_SHANGHAI: Final = timezone(timedelta(hours=8))
 _COLUMNS: Final = (
     "month",
     "department",
@@ -121,7 +123,7 @@ def scoreboard_html(document: Mapping[str, Any]) -> str:
     """Return the page of a month's figures."""
     month = document["month"]
     over = "" if document["over"] else " · <b>本月未结束 the month is not over</b>"
-    until = iso_time(document["until"]) if document["until"] else "–"
+    until = _local(document["until"]) if document["until"] else "–"
     about = (
         f"公共数据交换池 Data Exchange Pool <b>{escape(document['pool'])}</b> · 北京时间整月 whole month of UTC+8 · "
         f"依据日志前 {document['entries']:,} 条 from as many entries of the log, to {until}{over}"
@@ -130,7 +132,7 @@ def scoreboard_html(document: Mapping[str, Any]) -> str:
         f"<h1>共享监督考核 {escape(month)} <small>Sharing supervision: figures of departments</small></h1>",
         f'<p class="sub">{about}</p>',
     ]
-    departments = document["departments"]
+    departments = sorted(document["departments"], key=lambda one: not one["department"])  # the pool's own last
     if not departments:
         return page(f"{month} · 共享监督考核", [*parts, '<p class="none">本月没有记录。 Nothing was recorded.</p>'])
     parts += [heading("总览", "Overview"), _overview(document, departments)]
@@ -214,6 +216,10 @@ def _definitions(document: Mapping[str, Any]) -> str:
         f'</th><th scope="col">条款 <small>clause</small></th></tr></thead><tbody>{rows}</tbody></table>'
         f'<p class="none">规定天数 days: {document["unused_days"]}. 809: 政务数据共享条例 State Council decree 809.</p>'
     )
+
+
+def _local(at: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=_SHANGHAI) + timedelta(microseconds=at, hours=8)).strftime("%Y-%m-%d %H:%M")
 
 
 def _anchor(at: int, figure: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from exchange.kpi.facts import Fact, Known, LogFold, Span
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.supervision.kpi import Count, Standing
 
-__all__ = ["Counts", "EventQuery", "FactQuery", "KpiStore", "MemoryKpi", "Progress", "standing_of"]
+__all__ = ["Counts", "Drawn", "EventQuery", "FactQuery", "KpiStore", "MemoryKpi", "Progress", "standing_of"]
 
 Counts = Mapping[tuple[str, str], Count]
 """By measure and detail."""
@@ -28,6 +28,16 @@ class Progress:
 
     entries: int = 0
     newest: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What was released under a grant: number of releases, their records, times of the first and the last one (µs)."""
+
+    releases: int
+    records: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +98,10 @@ class KpiStore(Protocol):
         self, reader: Reader, *, since: int, until: int, department: str | None = None
     ) -> Mapping[str, Standing]:
         """Return by consumer the grants that were in force from *since* until after *until* (microseconds UTC)."""
+        ...
+
+    def drawn(self, reader: Reader, grants: Collection[str]) -> Mapping[str, Drawn]:
+        """Return what was released under grants; those without a release are left out."""
         ...
 
     def facts(self, reader: Reader, query: FactQuery) -> Sequence[Fact]:
@@ -172,6 +186,23 @@ class MemoryKpi(KpiStore):
             and department in {None, span.terms.consumer}
         ]
         return standing_of(lasting)
+
+    @override
+    def drawn(self, reader: Reader, grants: Collection[str]) -> Mapping[str, Drawn]:
+        del reader
+        of: dict[str, list[Fact]] = {}
+        for one in self._kept.facts:
+            if one.measure == "drawn" and one.grant in grants:
+                of.setdefault(one.grant, []).append(one)
+        return {
+            grant: Drawn(
+                releases=len(facts),
+                records=sum(one.amount for one in facts),
+                first=min(one.at for one in facts),
+                last=max(one.at for one in facts),
+            )
+            for grant, facts in of.items()
+        }
 
     @override
     def facts(self, reader: Reader, query: FactQuery) -> Sequence[Fact]:

@@ -63,7 +63,9 @@ from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
+from exchange.control.oversight.coverage import CoverageService
 from exchange.control.oversight.figures import FigureService
+from exchange.control.oversight.lineage import LineageService
 from exchange.control.requests.stored import StoredRequests
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
@@ -433,6 +435,26 @@ class App:
                 store=PostgresKpi(),
                 departments=registry.departments,
                 pool_id=config.pool_id,
+            ),
+            lineage=LineageService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                catalogue=registry.catalogue,
+                records=PostgresRecords(tags),
+                lookup=registry.subjects.lookup,
+                access=authorization.access,
+                entries=audit.entries,
+                store=PostgresKpi(),
+                departments=registry.departments,
+            ),
+            coverage=CoverageService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                catalogue=registry.catalogue,
+                records=PostgresRecords(tags),
+                departments=registry.departments,
             ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
             restores=Restores(

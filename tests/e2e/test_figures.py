@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from exchange.client import Identity
 from exchange.demo.people import persons
 from exchange.kpi.facts import month_of
 from schemas import library
@@ -44,16 +45,19 @@ class Town:
         self.sinks = {one.id: one.enrol("sink") for one in self.consumers}
         self.active: list[tuple[Office, str]] = []
         self.waiting: list[tuple[Office, str]] = []
+        self.ever: list[tuple[Office, str]] = []  # in force at some time
         self.done = {"approved": 0, "refused": 0}
-        for act in (self.publish, self.request, self.request, self.approve, self.draw, self.misuse, self.refuse):
+        for lane in self.lanes:
+            self.publish(lane)
+        for act in (self.request, self.request, self.approve, self.draw, self.misuse, self.refuse):
             act()
         for _ in range(8):
             self.random.choice(
                 (self.publish, self.request, self.approve, self.refuse, self.draw, self.misuse, self.end)
             )()
 
-    def publish(self) -> None:
-        source, lane, topic = self.random.choice(self.lanes)
+    def publish(self, of: tuple[Identity, Publisher, str] | None = None) -> None:
+        source, lane, topic = of or self.random.choice(self.lanes)
         with self.world.client(source) as pool:
             schema_id, text = pool.schema(Topic.parse(topic))
             batch = lane.batch(framed(schema_id, text, list(persons(self.random.randint(1, 9)))))
@@ -71,6 +75,7 @@ class Town:
             provider.approve(grant)
             consumer = provider.account("sharing_office_head").get(f"/grants/{grant}")["consumer"]
             self.done["approved"] += 1
+            self.ever.append((provider, grant))
             self.active.append((next(one for one in self.consumers if one.id == consumer), grant))
 
     def refuse(self) -> None:
@@ -215,3 +220,78 @@ def test_the_scoreboard_links_every_figure_to_ids_of_entries(town: Town, tmp_pat
     assert listed.returncode == 0, listed.stderr
     assert "share_rate" in town.pool("report", "kpis").stdout
     assert "refusal" in town.pool("report", "events", "--kind", "refusal").stdout
+
+
+def test_the_lineage_of_a_field_leads_from_its_source_to_its_consumers(town: Town) -> None:
+    town.settled()
+    root = town.world.root
+    document = root.get(f"/reports/lineage/{TOPICS[0]}")
+    assert (document["provider"], document["provider_name"]) == (town.providers[0].id, "民政局统计")
+    assert document["schemas"][0]["version"] == 1
+    by_name = {one["name"]: one for one in document["lineage"]}
+    assert by_name["id_number"]["level"] == "G4"
+    assert by_name["id_number"]["grants"] == []
+    of_topic = [grant for _, grant in town.ever if root.get(f"/grants/{grant}")["topic"] == TOPICS[0]]
+    assert [one["grant"] for one in by_name["sex_code"]["grants"]] == sorted(of_topic)
+    shown = root.get("/reports/kpi", {"department": town.providers[0].id, "month": MONTH})
+    released = figure(shown, town.providers[0].id, "records_provided")["value"]
+    assert sum(one["records"] for one in document["grants"]) == released
+    one = root.get(f"/reports/lineage/{TOPICS[0]}", {"field": "birth_date"})
+    assert [each["name"] for each in one["lineage"]] == ["birth_date"]
+    assert all("birth_date" in each["fields"] for each in one["grants"])
+    with pytest.raises(InvalidError) as caught:
+        root.get(f"/reports/lineage/{TOPICS[0]}", {"field": "no_such_field"})
+    assert caught.value.reason is Reason.FIELD_UNKNOWN
+    other = town.providers[1].account("sharing_office_head")
+    with pytest.raises(RefusedError) as refused:
+        other.get(f"/reports/lineage/{TOPICS[0]}")
+    assert refused.value.reason is Reason.OTHER_DEPARTMENT
+
+
+def test_a_batch_is_followed_to_who_drew_how_many_of_its_records(town: Town) -> None:
+    provider, topic = town.providers[0], TOPICS[0]
+    source, lane, _ = town.lanes[0]
+    consumer = town.consumers[0]
+    grant = consumer.request(topic, ["sex_code"])
+    provider.approve(grant)
+    with town.world.client(source) as pool:
+        schema_id, text = pool.schema(Topic.parse(topic))
+        list(pool.publish(Topic.parse(topic), [lane.batch(framed(schema_id, text, list(persons(5))))]))
+    root = town.world.root
+    newest = root.list(f"/reports/lineage/{topic}/batches")[0]
+    assert (newest["records"], newest["drawn"], newest["lane"]) == (5, [], str(lane.lane))
+    with town.world.client(town.sinks[consumer.id]) as pool:
+        pool.fetch(grant, position=b"", max_records=200, purpose="eligibility", case="STANDING-1")
+    newest = root.list(f"/reports/lineage/{topic}/batches", {"limit": 1})[0]
+    [drawn] = newest["drawn"]
+    assert (drawn["grant"], drawn["consumer"], drawn["records"]) == (grant, consumer.id, 5)
+    assert root.get(f"/audit/entries/{drawn['first_entry']}")["entry"]["action"] == "exchange:records:fetch"
+    joined = root.list(f"/reports/lineage/{topic}/batches", {"limit": 1})
+    assert [one["entry"] for one in joined] == [one["entry"] for one in root.list(f"/reports/lineage/{topic}/batches")]
+    shown = town.pool("report", "lineage", f"{topic}.sex_code").stdout
+    assert "医保局统计" in shown
+    assert newest["entry"] in shown
+    html = town.pool("report", "lineage", topic, "--format", "html").stdout
+    assert newest["entry"] in html
+    assert "<script" not in html
+    assert "batch drawn" in town.pool("report", "lineage", topic, "--format", "csv").stdout
+
+
+def test_the_coverage_names_the_departments_and_themes_without_a_resource(town: Town) -> None:
+    idle = town.world.department("档案局统计", division="330200")
+    document = town.world.root.get("/reports/coverage")
+    assert document["resources"] == 2
+    counted = {one["department"]: one["resources"] for one in document["departments"]}
+    assert (counted[town.providers[0].id], counted[idle.id]) == (1, 0)
+    assert idle.id in document["empty"]["departments"]
+    assert town.providers[0].id not in document["empty"]["departments"]
+    assert document["empty"]["divisions"] == ["330200"]
+    themes = [one["theme"] for one in document["themes"] if one["theme"]]
+    assert document["empty"]["themes"] == themes, "resources without full metadata have no theme"
+    assert [idle.id, themes[0]] in document["empty"]["department_themes"]
+    own = town.providers[0].account("sharing_office_head").get("/reports/coverage")
+    assert [one["department"] for one in own["departments"]] == [town.providers[0].id]
+    text = town.pool("report", "coverage").stdout
+    assert "档案局统计" in text
+    assert "empty in division" in town.pool("report", "coverage", "--format", "csv").stdout
+    assert 'class="empty"' in town.pool("report", "coverage", "--format", "html").stdout

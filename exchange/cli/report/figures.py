@@ -26,6 +26,8 @@ class _Kind(StrEnum):
     REFUSAL = "refusal"
     OUT_OF_SCOPE = "out_of_scope"
     REPEATED = "repeated"
+    CORRECTION = "correction"
+    VIOLATION = "violation"
     GRANT_ENDED = "grant_ended"
 
 

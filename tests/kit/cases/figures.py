@@ -55,7 +55,7 @@ class History:
     def _entry(self) -> AuditEntry:
         act = self.random.choice((
             self._publish, self._submit, self._decide, self._change, self._fetch, self._fetch, self._fetch, self._deny,
-            self._fail, self._catalogue, self._read,
+            self._fail, self._catalogue, self._read, self._correct, self._violate,
         ))  # fmt: skip
         return act()
 
@@ -84,11 +84,22 @@ class History:
         if grant.state == "approved":
             grant.state = "active"
             fields = self.random.sample(["a", "b", "c", "d"], self.random.randint(1, 4))
-            return self._of(grant, Action.GRANT_PROVISION, grant.provider, fields=fields)
+            late = self.random.choice(({}, self._clock("delivery", done=True)))
+            return self._of(grant, Action.GRANT_PROVISION, grant.provider, fields=fields, **late)
         late = self._clock("reply.conditional", done=True)
-        if self.random.random() < 0.7:
+        draw = self.random.random()
+        if draw < 0.2:  # one signature of two
+            return self._of(
+                grant, Action.GRANT_APPROVE, grant.provider, events=["approve"], waits_for="security_officer"
+            )
+        if draw < 0.3:
+            return self._of(
+                grant, "exchange:request:overdue", "", events=["overdue"], **self._clock("reply.conditional")
+            )
+        if draw < 0.8:
             grant.state = "approved"
-            return self._of(grant, Action.GRANT_APPROVE, grant.provider, **late)
+            events = self.random.choice(({}, {"events": ["approve", "conclude"]}))
+            return self._of(grant, Action.GRANT_APPROVE, grant.provider, **late, **events)
         grant.state = "rejected"
         clause = {"clause": "809-21", "ground": "out_of_duty"} if self.random.random() < 0.6 else {}
         return self._of(grant, Action.GRANT_REJECT, grant.provider, reason="no", state="rejected", **clause, **late)
@@ -139,6 +150,22 @@ class History:
         data = self._clock(rule, done=done) if rule else {"state": "draft"}
         return self.make.make(action, actor=actor(provider), resource=resource, data=data)
 
+    def _correct(self) -> AuditEntry:
+        resource, provider = self._resource()
+        action, who, data = self.random.choice((
+            (Action.CORRECTION_OPEN, self.random.choice(DEPARTMENTS), {"source": provider}),
+            (Action.CORRECTION_CORRECT, provider, {"late": self.random.random() < 0.5, "due_at": "2026-12-10"}),
+            (Action.CORRECTION_CONFIRM, provider, {"late": False}),
+            (Action.CORRECTION_ACCEPT, provider, {}),
+            (Action.CORRECTION_OVERDUE, "", {"source": provider, "rule": "correction"}),
+        ))  # fmt: skip
+        return self.make.make(action, actor=actor(who), resource=resource, data=data)
+
+    def _violate(self) -> AuditEntry:
+        action = self.random.choice((Action.VIOLATION_DETECT, Action.VIOLATION_CONFIRM, Action.VIOLATION_READ))
+        code = self.random.choice(("P4", "C2"))
+        return self.make.make(action, actor=actor(""), resource=self.random.choice(DEPARTMENTS), data={"code": code})
+
     def _read(self) -> AuditEntry:
         return self.make.make(Action.CATALOGUE_READ, actor=actor(self.random.choice(DEPARTMENTS)))
 
@@ -151,7 +178,7 @@ class History:
         }
         return {"clock": clock | {"late": self.random.random() < 0.3}} if done else {"clock": clock}
 
-    def _of(self, grant: _Grant, action: Action, department: str, **data: Any) -> AuditEntry:
+    def _of(self, grant: _Grant, action: Action | str, department: str, **data: Any) -> AuditEntry:
         reference = GrantRef(id=grant.id, version=grant.version, hash="aa" * 32)
         return self.make.make(action, actor=actor(department), resource=grant.resource, grant=reference, data=data)
 

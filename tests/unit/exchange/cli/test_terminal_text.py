@@ -42,7 +42,11 @@ class _Answers:
     def get(self, path: str, query: Any = None) -> Any:
         if path.endswith(("/proof", "/checkpoint")):
             return f"{_EVIL}\n"
-        return [_document()] if path in {"/audit/entries", "/audit/keys", "/users", "/grants"} else _document()
+        return (
+            [_document()]
+            if path in {"/audit/entries", "/audit/keys", "/users", "/grants"} or path.endswith("/batches")
+            else _document()
+        )
 
     def list(self, path: str, query: Any = None) -> list[Any]:
         return [_document()]
@@ -118,7 +122,27 @@ def _document() -> dict[str, Any]:
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
     figure = {"kpi": "denials", "value": 3, "entries": 2, "first": [_EVIL], "by": {_EVIL: 3}}
-    document |= {"month": _EVIL, "pool": _EVIL, "departments": [{"department": _EVIL, "figures": [figure]}]}
+    document |= {
+        "month": _EVIL,
+        "pool": _EVIL,
+        "departments": [{"department": _EVIL, "name": _EVIL, "division": _EVIL, "figures": [figure]}],
+    }
+    document |= dict.fromkeys(("provider_name", "title", "code"), _EVIL) | {
+        "resources": 3,
+        "themes": [],
+        "divisions": [],
+    }
+    field = {**document, "since_version": 1, "last_version": 1, "element": _EVIL, "element_source": True}
+    document |= {"lineage": [{**field, "mask": _EVIL, "grants": [{**document, "mask": _EVIL, "consumer_name": _EVIL}]}]}
+    document |= {
+        "resource": _EVIL,
+        "drawn": [{"consumer": _EVIL, "records": 3}],
+        "erased": [],
+        "received_at": _EVIL,
+        "lane": _EVIL,
+    }
+    document |= {"grants": [dict(document)], "empty": {"departments": [_EVIL], "themes": [_EVIL], "divisions": [_EVIL]}}
+    document["empty"]["department_themes"] = [[_EVIL, _EVIL]]
     document["entry"] = {
         "id": _EVIL, "at": 0, "action": _EVIL, "decision": "deny", "reason": _EVIL, "purpose": _EVIL, "case": _EVIL,
         "resource": _EVIL, "actor": {"id": _EVIL, "department": _EVIL, "role": _EVIL, "on_behalf_of": _EVIL},
@@ -145,6 +169,7 @@ def _arguments(command: Any, file: Path) -> list[str]:
         "role": "auditor",
         "form": "csv",
         "department_id": _EVIL,
+        "resource": "residents.v1",
         "to": "inner",
         "year": "2027",
     }
