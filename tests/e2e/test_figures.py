@@ -47,8 +47,8 @@ class Town:
         self.waiting: list[tuple[Office, str]] = []
         self.ever: list[tuple[Office, str]] = []  # in force at some time
         self.done = {"approved": 0, "refused": 0}
-        for lane in self.lanes:
-            self.publish(lane)
+        for each in self.lanes:
+            self.publish(each)
         for act in (self.request, self.request, self.approve, self.draw, self.misuse, self.refuse):
             act()
         for _ in range(8):
@@ -154,7 +154,8 @@ def test_a_replay_of_the_log_s_files_gives_the_figures_that_the_pool_shows(town:
 
 def test_each_figure_names_the_entries_behind_it(town: Town) -> None:
     shown = town.settled()
-    for department in town.consumers:
+    told = {one["department"] for one in shown["departments"]}
+    for department in (one for one in town.consumers if one.id in told):
         denials = figure(shown, department.id, "denials")
         query = {"month": MONTH, "department": department.id, "limit": 1}
         page = town.world.root.list("/reports/kpi/denials/entries", query)
@@ -287,7 +288,8 @@ def test_the_coverage_names_the_departments_and_themes_without_a_resource(town: 
     assert town.providers[0].id not in document["empty"]["departments"]
     assert document["empty"]["divisions"] == ["330200"]
     themes = [one["theme"] for one in document["themes"] if one["theme"]]
-    assert document["empty"]["themes"] == themes, "resources without full metadata have no theme"
+    used = {theme for one in document["departments"] for theme in one["themes"]} - {""}
+    assert {*document["empty"]["themes"]} == {*themes} - used
     assert [idle.id, themes[0]] in document["empty"]["department_themes"]
     own = town.providers[0].account("sharing_office_head").get("/reports/coverage")
     assert [one["department"] for one in own["departments"]] == [town.providers[0].id]

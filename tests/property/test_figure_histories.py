@@ -34,7 +34,7 @@ def test_a_replay_of_the_files_equals_what_was_counted_as_the_log_grew(number: i
 
 def test_figures_of_a_part_of_the_log_equal_a_replay_of_that_part_and_none_is_always_zero(tmp_path: Path) -> None:
     world, database, store = memory_world(), MemoryDatabase(), MemoryKpi()
-    log = write_log(world, tmp_path, History(random.Random(1)), 700, part=700)
+    log = write_log(world, tmp_path, History(random.Random(2)), 700, part=700)
     collector = collector_of(log, store, database)
     assert collector.step() == 500
     seen: set[str] = set()

@@ -15,7 +15,7 @@ from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, Decision, GrantRef
 from schemas.errors import Reason
-from tests.kit.cases.audit import POOL, AuditWorld, Entries, LogWorld
+from tests.kit.cases.audit import POOL, START, AuditWorld, Entries, LogWorld
 
 DEPARTMENTS = tuple(f"0198c0de-0000-7000-8000-00000000000{n}" for n in range(1, 5))
 DAY = 86_400_000_000
@@ -105,8 +105,9 @@ class History:
         return self._of(grant, Action.GRANT_REJECT, grant.provider, reason="no", state="rejected", **clause, **late)
 
     def _change(self) -> AuditEntry:
-        # Some are left alone, so that they last, and some of these are never drawn from.
-        found = [one for one in self.grants if one.state in {"active", "suspended"} and int(one.id[2:]) % 3]
+        # Some are left alone for two months, so that they last.
+        late = self.make.now > START + 60 * DAY
+        found = [one for one in self.grants if one.state in {"active", "suspended"} and (late or int(one.id[2:]) % 3)]
         if not found:
             return self._decide()
         grant = self.random.choice(found)
@@ -120,7 +121,13 @@ class History:
         return self._of(grant, action, grant.provider, state=grant.state)
 
     def _fetch(self) -> AuditEntry:
-        found = [one for one in self.grants if one.state == "active" and int(one.id[2:]) % 6]
+        # Some are never drawn from, and some no more after twenty days.
+        late = self.make.now > START + 20 * DAY
+        found = [
+            one
+            for one in self.grants
+            if one.state == "active" and int(one.id[2:]) % 6 and (not late or int(one.id[2:]) % 6 != 3)
+        ]
         if not found:
             return self._decide()
         grant = self.random.choice(found)
