@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from exchange.api.audit import next_link
 from exchange.api.caller import Caller, Document, refuse_unknown
 from exchange.control.audit_queries import cursor_text, parse_cursor
+from registry.database.keyset import MAX_PAGE
 from schemas.names import Topic
 
 __all__ = ["router"]
@@ -31,7 +32,7 @@ def batches(
     who: Caller,
     topic: str,
     after: Annotated[str | None, Query(description="cursor of the page before, from its `Link` header")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> list[Document]:
     """List batches of a resource, newest first: received, drawn by whom, concerned by which erasures."""
     place = None if after is None else parse_cursor(after)

@@ -108,7 +108,9 @@ def lineage_html(document: Mapping[str, Any]) -> str:
                     {
                         **one,
                         "batch": f"{one['lane']} #{one['sequence']}",
-                        "drawn_by": "; ".join(f"{each['consumer']} {each['records']:,}" for each in one["drawn"])
+                        "drawn_by": "; ".join(
+                            f"{each['consumer_name'] or each['consumer']} {each['records']:,}" for each in one["drawn"]
+                        )
                         + ("" if one["drawn_complete"] else " …"),
                         "erased_by": "; ".join(each["entry"] for each in one["erased"]),
                     }

@@ -64,7 +64,7 @@ def lineage(
     batches = [
         {
             **one,
-            "drawn": [f"{each['consumer']} {each['records']}" for each in one["drawn"]],
+            "drawn": [f"{each['consumer_name'] or each['consumer']} {each['records']}" for each in one["drawn"]],
             "erased": len(one["erased"]),
         }
         for one in document["batches"]

@@ -156,6 +156,11 @@ class LineageService:
         releases, complete = self._releases(topic, oldest)
         erasures = [*self._erasures(topic, oldest)]
         documents = [_batch_document(index, entry, releases, complete, erasures) for index, entry in batches]
+        named = {drawn["consumer"] for one in documents for drawn in one["drawn"]}
+        with self._database.read() as reader:
+            names = {one.id: one.short_name or one.name for one in self._departments.some(reader, named)}
+        for drawn in (drawn for one in documents for drawn in one["drawn"]):
+            drawn["consumer_name"] = names.get(drawn["consumer"], "")
         return BatchPage(documents, found[-1].place if len(found) == limit else None)
 
     def _admit(self, actor: Actor, call: RequestContext, topic: Topic) -> str:

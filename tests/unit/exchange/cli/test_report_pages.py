@@ -76,7 +76,16 @@ LINEAGE: dict[str, Any] = {
             "schema_ids": [7],
             "positions": [[0, 0, 4]],
             "drawn_complete": True,
-            "drawn": [{"grant": "g1", "consumer": "d2", "records": 5, "first_entry": "e2", "first_at": "2026-11-02"}],
+            "drawn": [
+                {
+                    "grant": "g1",
+                    "consumer": "d2",
+                    "consumer_name": "",
+                    "records": 5,
+                    "first_entry": "e2",
+                    "first_at": "2026-11-02",
+                }
+            ],
             "erased": [{"erasure": "x", "entry": "e3", "at": "2026-11-03", "destroyed_in_all": 1}],
         }
     ],

@@ -136,7 +136,7 @@ def _document() -> dict[str, Any]:
     document |= {"lineage": [{**field, "mask": _EVIL, "grants": [{**document, "mask": _EVIL, "consumer_name": _EVIL}]}]}
     document |= {
         "resource": _EVIL,
-        "drawn": [{"consumer": _EVIL, "records": 3}],
+        "drawn": [{"consumer": _EVIL, "consumer_name": _EVIL, "records": 3}],
         "erased": [],
         "received_at": _EVIL,
         "lane": _EVIL,
