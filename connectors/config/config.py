@@ -78,10 +78,14 @@ def _connector(value: str) -> str:
 
 
 class ExchangeConfig(StrictModel):
-    """Address of the pool, and our identity. `gateway` overrides the address that enrolment stored."""
+    """Address of the pool, and our identity. `gateway` overrides the address that enrolment stored.
+
+    `succeeds`: id of a department that has merged into ours, and whose state this connector goes on with.
+    """
 
     identity: Path
     gateway: str = ""
+    succeeds: str = ""
 
 
 class RetryConfig(StrictModel):

@@ -136,7 +136,11 @@ class Lane:
         topic = self.publication.topic
         lane = LaneName(hello.department, ConnectorId(hello.connector), topic)
         owner = f"{hello.pool_id} {lane}"
-        if self.ledger.meta("lane") not in ("", owner):
+        known = self.ledger.meta("lane")
+        former = (
+            f"{hello.pool_id} {LaneName(self.limits.succeeds, lane.connector, topic)}" if self.limits.succeeds else ""
+        )
+        if known not in ("", owner, former):
             raise ConflictError(
                 Reason.CONFIG_INVALID,
                 f"the ledger {self.ledger.path} belongs to another lane; give this connector a state folder of its own",
@@ -162,6 +166,8 @@ class Lane:
         )
         earlier = earlier_schemas(self.ledger.meta, schema_id)
         lane_head = self.pool.resume(topic)
+        if known == former != "":
+            self._take_over(lane_head)
         on_delete = self._on_delete(lane_head)
         head, recovered = self._reconcile_checkpoint(lane_head)
         self.ledger.set_meta(
@@ -185,6 +191,17 @@ class Lane:
             batch_rows=min(self.limits.batch_rows, hello.max_batch_records),
             ends=on_delete == "end",
         )
+
+    def _take_over(self, head: LaneHead) -> None:
+        """Go on with the ledger of a department that has merged into ours, in a lane that has no batch yet."""
+        if head.sequence:
+            raise ConflictError(
+                Reason.CONFIG_INVALID,
+                f"the ledger {self.ledger.path} is of {self.limits.succeeds}, and this connector has published by "
+                "itself already; go on without it, or under another name",
+            )
+        self.ledger.take_over()
+        self._notify(f"goes on with what {self.limits.succeeds} has published, in a lane of its own")
 
     def _on_delete(self, head: LaneHead) -> str:
         """Return what becomes of the record of a row that is gone: what the configuration states, or did once.

@@ -27,6 +27,7 @@ class Limits:
         accept_deletes: a person has checked that the missing keys are deleted.
         give_up_after: seconds of failing without success.
         backoff: seconds; the maximum of the first delay.
+        succeeds: id of the department whose ledger may be taken over, since it has merged; empty = none.
     """
 
     batch_rows: int = 5_000
@@ -38,6 +39,7 @@ class Limits:
     accept_deletes: bool = False
     give_up_after: float = 1800.0
     backoff: float = 0.5
+    succeeds: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

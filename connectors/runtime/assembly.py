@@ -252,6 +252,7 @@ def publication_limits(config: ConnectorConfig, section: PublishConfig, *, accep
         delete_share=section.deletes.stop_if_more_than,
         accept_deletes=accept_deletes,
         give_up_after=config.retry.give_up_after,
+        succeeds=config.exchange.succeeds,
     )
 
 

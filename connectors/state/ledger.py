@@ -7,7 +7,8 @@
                 published, a changed one is marked `again`, a missing one becomes a void
     key_batches, voided   the batch that last published a key, or voided it: a restored pool may have lost it
     tracked     the batches of which these two know: others may have been sent by an earlier program
-    lost_receipts         receipts of batches that a restored pool has lost: what it had accepted
+    lost_receipts         receipts of batches that a restored pool has lost: what it had accepted; and those of the lane
+                          of a department that merged into another
     receipts    the pool's answers, whole: the department's own proof of what it gave, to be verified later
                 (`exchange.client.receipts`) with the key that the pool named, `receipt_key` in meta
     files       contents that were published or quarantined (`connectors.sources.drop_folder`)
@@ -271,6 +272,24 @@ class Ledger(FileHistory):
             return sql.execute(
                 "UPDATE keys SET digest = x'' WHERE key IN (SELECT key FROM key_batches WHERE sequence > ?)", (last,)
             ).rowcount
+
+    def take_over(self) -> None:
+        """Begin a lane of its own, before its first batch, with the keys that another department's lane has published.
+
+        What was not acknowledged is published again, and every portion is read again; nothing that the pool has is
+        published twice. The receipts of the other lane are kept apart.
+        """
+        with self.transaction() as sql:
+            (complete,) = sql.execute("SELECT complete FROM standing").fetchone() or (1,)
+            _write_checkpoint(sql, LaneCheckpoint(sequence=0, root=NO_ROOT, position=b"", complete=bool(complete)))
+            sql.execute("DELETE FROM outbox")
+            sql.execute("DELETE FROM files")
+            sql.execute(_FORGET_POSITIONS)
+            sql.execute("INSERT INTO lost_receipts SELECT * FROM receipts")
+            sql.execute("DELETE FROM receipts")
+            sql.execute("DELETE FROM key_batches")
+            sql.execute("DELETE FROM voided")
+            sql.execute("DELETE FROM tracked")
 
     def add_to_outbox(self, batch: StoredBatch) -> None:
         """Store a batch, before it is sent."""

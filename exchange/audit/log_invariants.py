@@ -41,6 +41,7 @@ _MAKES_VERSION = frozenset(
         Action.GRANT_REMIND,
         Action.GRANT_SUSPEND_UNMASKED,
         Action.GRANT_SUPERSEDE,
+        Action.GRANT_SUCCEED,
     }
 )
 _ENDS = frozenset(

@@ -1,15 +1,18 @@
 """Department service: place, name officers, rename, merge, deactivate; what a department had ends with it.
 
 A department that is merged or deactivated (撤销) does not act any more. Within one transaction its accounts and
-certificates are revoked and its invitations and open proposals lose their effect; then every grant in which it is a
-party is terminated, each with an entry of its own. Repeated after a crash, the call ends what is left.
+certificates are revoked and its invitations and open proposals lose their effect.
+
+A merger then lets what it was responsible for go over to the successor (`exchange.control.succession`): duty list,
+resources, grants, requests. A deactivation closes its requests and terminates every grant in which it is a party; so
+does a merger with a grant between the two departments. Each has an entry of its own. Repeated after a crash, the call
+carries out what is left.
 
 The departments under it go under its successor, else under the one above it, in the same transaction, so that none is
 under one that has ended. An abolished department leaves no contractor behind.
 
-A merger names the successor and moves nothing else: who has taken over the duties requests its own grants, and
-catalogues the resources as its own. So a department that still provides resources is refused: they are archived first,
-which their consumers notice.
+A department that is deactivated and still provides resources is refused: they are archived first, which their
+consumers notice.
 """
 
 import time
@@ -27,6 +30,7 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
+from exchange.control.succession.service import Succession
 from exchange.identity.enrolment import Enrolment
 from exchange.identity.tokens import Users
 from registry.database.damaged_row import DamagedRow
@@ -99,6 +103,7 @@ class DepartmentService:
         users: Users,
         grants: GrantService,
         grant_reads: GrantReads,
+        succession: Succession,
         now: Callable[[], datetime],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -111,6 +116,7 @@ class DepartmentService:
         self._users = users
         self._grants = grants
         self._grant_reads = grant_reads
+        self._succession = succession
         self._now = now
         self._sleep = sleep
 
@@ -251,12 +257,14 @@ class DepartmentService:
             )
 
     def merge(self, actor: Actor, call: RequestContext, department: str, *, into: str, reason: str) -> Department:
-        """End a department whose duties another one has taken over; see the module for what ends with it.
+        """End a department whose duties another one has taken over; see the module for what goes over to that.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError: see `Departments.merge`; REQUEST_INVALID, without a reason.
-            ConflictError: TRANSITION_NOT_ALLOWED, it provides resources, or ended otherwise.
+            InvalidError: see `Departments.merge`; REQUEST_INVALID, without a reason; DEPARTMENT_KIND, the successor is
+                no provider of resources, or no consumer of grants, that it would get.
+            ConflictError: TRANSITION_NOT_ALLOWED, it ended otherwise.
+            CorruptError: ROW_FORGED, see `Succession.run`.
         """
         return self._end(actor, call, department, into=into, reason=reason)
 
@@ -279,7 +287,10 @@ class DepartmentService:
             decision = self._decide(actor, department)
             with self._enforcer.act(actor, Action.DEPARTMENT_CHANGE, department, call, decision) as (work, act):
                 _check_active(current)
-                self._check_provides_nothing(work, department)
+                if into is None:
+                    self._check_provides_nothing(work, department)
+                else:
+                    self._check_kinds(work, department, into)
                 act.note(change=str(wanted), because=reason, **({} if into is None else {"into": into}))
                 if into is None:
                     current = self._departments.abolish(work, department, version=current.version)
@@ -295,6 +306,11 @@ class DepartmentService:
                 serials = self._enrolment.revoke(work, department=department, at=now, by=actor.id, because=reason)
                 act.note(accounts=list(accounts), certificates=list(serials), inferiors=list(moved))
             self._sleep(RELEASE_WINDOW)  # what a gateway was about to send to it has left by now, or never will
+        if into is None:
+            self._succession.close(actor, call, department, reason)
+        else:
+            self._succession.run(actor, call, department, into, reason)
+            self._succession.close(actor, call, department, reason)
         self._end_grants(actor, call, department, reason)
         return current
 
@@ -317,12 +333,30 @@ class DepartmentService:
             with suppress(ConflictError, CorruptError, RefusedError):
                 self._grants.change(actor, call, grant_id, event, reason=reason)
 
-    def _check_provides_nothing(self, work: UnitOfWork, department: str) -> None:
-        provided = [
+    def _check_kinds(self, work: UnitOfWork, department: str, into: str) -> None:
+        """Check that the successor may be what the department is to others."""
+        successor = self._departments.get(work, into)
+        needed = []
+        if DepartmentKind.PROVIDER not in successor.kinds and self._provided(work, department):
+            needed.append(DepartmentKind.PROVIDER)
+        if DepartmentKind.CONSUMER not in successor.kinds and self._grants.holds_any(work, department):
+            needed.append(DepartmentKind.CONSUMER)
+        if needed:
+            raise InvalidError(
+                Reason.DEPARTMENT_KIND,
+                f"the successor is no {' and no '.join(needed)}, and would get resources or grants; place it as one "
+                "first (`pool department place`)",
+            )
+
+    def _provided(self, work: UnitOfWork, department: str) -> list[str]:
+        return [
             str(entry.topic)
             for entry in self._catalogue.all(work)
             if entry.provider == department and entry.state is not EntryState.ARCHIVED
         ]
+
+    def _check_provides_nothing(self, work: UnitOfWork, department: str) -> None:
+        provided = self._provided(work, department)
         if provided:
             raise ConflictError(
                 Reason.TRANSITION_NOT_ALLOWED,

@@ -201,8 +201,17 @@ class ReleaseDrafts:
 
 
 def is_same_view(current: Grant, used: Grant) -> bool:
-    """Return whether a later version of a grant shows what the one that was used shows: a state alone may differ."""
-    stated = replace(used, version=current.version, state=current.state, suspend_after=current.suspend_after)
+    """Return whether a later version of a grant shows what the one that was used shows: a state alone may differ.
+
+    Or its provider: the resource has gone over to a successor.
+    """
+    stated = replace(
+        used,
+        version=current.version,
+        state=current.state,
+        suspend_after=current.suspend_after,
+        provider=current.provider,
+    )
     return stated == current
 
 

@@ -60,6 +60,7 @@ from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.return_flow import ReturnFlow
+from exchange.control.grants.review import GrantReview
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
@@ -69,10 +70,13 @@ from exchange.control.oversight.lineage import LineageService
 from exchange.control.requests.stored import StoredRequests
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
+from exchange.control.succession.grants import GrantSuccession
+from exchange.control.succession.service import Succession
 from exchange.control.violations.detection import ViolationDetector
 from exchange.control.violations.overdue import OverdueUpdates
 from exchange.control.violations.service import ViolationService
 from exchange.control.zones import ZoneService
+from exchange.corrections.postgres import PostgresCorrections
 from exchange.deadlines.postgres_changes import PostgresRuleChanges
 from exchange.deadlines.stored_rules import StoredRules
 from exchange.duties.postgres import PostgresDuties
@@ -326,6 +330,25 @@ class App:
                 users=identity.users,
                 grants=grants,
                 grant_reads=grant_reads,
+                succession=Succession(
+                    database=storage.database,
+                    enforcer=audit.enforcer,
+                    attributes=authorization.attributes,
+                    duties=authorization.duties,
+                    catalogue=registry.catalogue,
+                    procedure=procedure,
+                    elements=elements,
+                    corrections=PostgresCorrections(tags),
+                    grants=GrantSuccession(
+                        database=storage.database,
+                        enforcer=audit.enforcer,
+                        access=authorization.access,
+                        attributes=authorization.attributes,
+                        requests=PostgresRequests(tags),
+                        review=GrantReview(authorization.access, records.views, authorization.attributes),
+                    ),
+                    now=utc_now,
+                ),
                 now=utc_now,
             ),
             duties=DutyService(

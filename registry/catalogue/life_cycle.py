@@ -49,6 +49,7 @@ class EntryEvent(StrEnum):
     ANNOUNCE = "announce"
     RETIRE = "retire"
     WITHDRAW = "withdraw"
+    SUCCEED = "succeed"  # of the provider, in any state: no step of the procedure, and no rule
 
 
 _EDITOR = frozenset({Role.CATALOGUE_EDITOR})

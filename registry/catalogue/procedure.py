@@ -142,6 +142,27 @@ class Procedure:
         self.store.save(work, changed)
         return changed
 
+    def succeed(
+        self, work: UnitOfWork, topic: Topic, *, department: str, into: str, act: EntryAct
+    ) -> CatalogueRecord | None:
+        """Let a record go over to its provider's successor, where it stands in its procedure; None where there is none.
+
+        The elements of which it is the source in force have the successor as their source.
+        """
+        current = self.store.lock(work, topic)
+        if current is None or current.provider != department:
+            return None
+        moved = replace(current, version=current.version + 1, provider=into, act=act)
+        self.store.save(work, moved)
+        in_force = self.store.version(work, topic, current.in_force) if current.in_force else None
+        if in_force is not None:
+            sources = sources_of(in_force.metadata)
+            claimed = [
+                code for code in sources if any(claim.topic == topic for claim in self._elements.claims(work, code))
+            ]
+            self._elements.replace_claims(work, topic, into, claimed)
+        return moved
+
     def apply(self, work: UnitOfWork, topic: Topic, step: Step) -> CatalogueRecord:
         """Let an event happen, but `describe`.
 

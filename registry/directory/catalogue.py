@@ -187,6 +187,20 @@ class Catalogue:
         self._save(work, moved)
         return moved
 
+    def succeed(self, work: UnitOfWork, topic: Topic, department: str, into: str) -> CatalogueEntry:
+        """Let an entry go over to the department that has taken over the duties of its provider; its zone stays.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN.
+            ConflictError: TRANSITION_NOT_ALLOWED, it has another provider, or is archived; VERSION_CONFLICT.
+        """
+        entry = self.get(work, topic)
+        if entry.provider != department or entry.state is EntryState.ARCHIVED:
+            raise _not_allowed(entry, "taken over")
+        moved = replace(entry, provider=into, version=entry.version + 1)
+        self._save(work, moved)
+        return moved
+
     def next_code(
         self, work: UnitOfWork, topic: Topic, class_code: str, *, others: Collection[CatalogueEntry] | None = None
     ) -> str:

@@ -102,6 +102,8 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.DEPARTMENT_REGISTER: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.DEPARTMENT_READ: _EVERYONE,
         _A.DEPARTMENT_CHANGE: {_R.DATA_AUTHORITY: Scope.ANY},  # rename, merge, deactivate
+        _A.DEPARTMENT_SUCCEED: {_R.DATA_AUTHORITY: Scope.ANY},  # what follows a merger, and is named in it
+        _A.GRANT_SUCCEED: {_R.DATA_AUTHORITY: Scope.ANY},
         # An account that can invite a connector can become it, and one that can add an approver can become one: the
         # operator does neither.
         _A.DEPARTMENT_INVITE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},

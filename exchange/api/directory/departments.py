@@ -115,14 +115,14 @@ def name_officers(who: Caller, department: str, body: OfficersBody) -> Document:
 
 @router.post("/departments/{department}/merger", tags=["departments"])
 def merge_department(who: Caller, department: str, body: MergerBody) -> Document:
-    """End a department that was merged into another: its accounts, certificates and grants end with it."""
+    """End a department that merged into another: its accounts and certificates end, the rest goes over to that."""
     changed = who.pool.departments.merge(who.actor, who.call, department, into=body.into, reason=body.reason)
     return department_json(changed)
 
 
 @router.post("/departments/{department}/deactivation", tags=["departments"])
 def deactivate_department(who: Caller, department: str, body: ReasonBody) -> Document:
-    """End a department without a successor: its accounts, certificates and grants end with it."""
+    """End a department without a successor: its accounts, certificates, requests and grants end with it."""
     return department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
 
 

@@ -165,13 +165,13 @@ def department_merge(
     into: Annotated[str, typer.Option(help="internal id of the successor")],
     reason: ReasonOption,
 ) -> None:
-    """End a department that was merged into another: its accounts, certificates and grants end with it."""
+    """End a department that merged into another: its accounts and certificates end, the rest goes over to that."""
     print_json(client(context).post(f"/departments/{department_id}/merger", {"into": into, "reason": reason}))
 
 
 @department.command("deactivate")
 def department_deactivate(context: typer.Context, department_id: str, reason: ReasonOption) -> None:
-    """End a department without a successor: its accounts, certificates and grants end with it."""
+    """End a department without a successor: its accounts, certificates, requests and grants end with it."""
     print_json(client(context).post(f"/departments/{department_id}/deactivation", {"reason": reason}))
 
 

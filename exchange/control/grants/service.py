@@ -34,7 +34,8 @@ from exchange.access.grants.life_cycle import (
     suspend_unmasked,
 )
 from exchange.access.grants.renewal import carried_by, check_renewable, renewal
-from exchange.access.grants.store import AccessStore, quota_day
+from exchange.access.grants.store import AccessStore, quota_day, version_conflict
+from exchange.access.grants.succession import MOVED
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -354,14 +355,20 @@ class GrantService:
         act.note(reason=reason, state=str(changed.state))
         return changed
 
+    def holds_any(self, work: UnitOfWork, department: str) -> bool:
+        """Return whether a department is the consumer of a grant or request that has not ended."""
+        return self._access.count(work, department, MOVED, 1) > 0
+
     def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:
         """Lock a grant, and all that its consumer holds of the resource before it; return both.
 
         Two approvals of one consumer on one resource thus follow each other, and the second sees the first.
         """
-        found = self._access.get(work, grant_id)  # consumer and topic never change
+        found = self._access.get(work, grant_id)  # the topic never changes
         self._access.lock_holding(work, found.consumer, found.topic.name)
         grant = self._access.lock_for_update(work, grant_id)
+        if grant.consumer != found.consumer:
+            raise version_conflict(grant, grant.version)
         return grant, self._review.holding(work, grant)
 
     def expire(self) -> int:
