@@ -23,6 +23,9 @@ duties                    duty lists of departments        exchange/control/gran
 figures                   KPI, supervision events         exchange/control/oversight/figures.py
 lineage                   source to consumers, batches     exchange/control/oversight/lineage.py
 coverage                  departments, themes              exchange/control/oversight/coverage.py
+corrections               tickets on doubted values        exchange/control/corrections/service.py
+correction_reads          lists, notices, disputed marks   exchange/control/corrections/reads.py
+correction_upkeep         overdue tickets, notices         exchange/control/corrections/upkeep.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -56,6 +59,9 @@ from exchange.control.catalogue.export import CatalogueExport
 from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
+from exchange.control.corrections.reads import CorrectionReads
+from exchange.control.corrections.service import CorrectionService
+from exchange.control.corrections.upkeep import CorrectionUpkeep
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
@@ -134,6 +140,9 @@ class Pool:
     departments: DepartmentService
     zones: ZoneService
     duties: DutyService
+    corrections: CorrectionService
+    correction_reads: CorrectionReads
+    correction_upkeep: CorrectionUpkeep
     accounts: AccountService
     connectors: ConnectorService
     last_use: LastUse

@@ -31,7 +31,7 @@ def encoded_reply(release: Release) -> bytes:
     ]
     times = struct.pack(f"<{len(release.recorded_at)}q", *release.recorded_at)
     view = [
-        wire.ViewRecords(schema_id=release.schema_id).SerializeToString(),
+        wire.ViewRecords(schema_id=release.schema_id, disputed=release.disputed).SerializeToString(),
         *_field(wire.ViewRecords, "values", values),
         *_field(wire.ViewRecords, "record_keys", [release.record_keys]),
         *_field(wire.ViewRecords, "recorded_at", [times]),

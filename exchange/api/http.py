@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from exchange.api import accounts, audit, connectors, grants, records
+from exchange.api import accounts, audit, connectors, corrections, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
@@ -168,6 +168,7 @@ ROUTERS: Final = (
     zones.router,
     duties.router,
     violations.router,
+    corrections.router,
     accounts.router,
     export.router,
     search.router,

@@ -38,6 +38,7 @@ from exchange.pool import Pool
 from exchange.records.group_fetch import FetchCall
 from exchange.records.release import Release
 from schemas.access import Action, Actor
+from schemas.canonical import Json
 from schemas.errors import Reason, RefusedError
 from schemas.failpoints import reached
 
@@ -57,6 +58,7 @@ class DeliveredRecord(BaseModel):
     recorded_at: datetime
     operation: Literal["upsert", "withdrawn"]
     value: dict[str, Any] | None = Field(None, description="fields of the view; absent from a withdrawal")
+    disputed: bool = Field(False, description="a correction ticket on a shown value is open; absent where none is")
 
 
 class FetchReply(BaseModel):
@@ -270,13 +272,15 @@ def _position(text: str) -> bytes:
 def _reply(released: Release) -> bytes:
     """Return the answer as JSON. The values are texts already, and go in as they are."""
     texts = released.texts or ()
-    records = []
+    records, disputed = [], {*released.disputed}
     for index, (at, text) in enumerate(zip(released.recorded_at, texts, strict=True)):
-        own = {
+        own: dict[str, Json] = {
             "record_key": released.record_keys[16 * index : 16 * index + 16].hex(),
             "recorded_at": (_EPOCH + timedelta(microseconds=at)).isoformat(),
             "operation": "upsert" if text else "withdrawn",
         }
+        if index in disputed:
+            own["disputed"] = True
         head = json.dumps(own, separators=(",", ":")).encode()
         records.append(head[:-1] + b',"value":' + text + b"}" if text else head)
     rest = {

@@ -19,8 +19,9 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["NOT_SCREENED", "TextFinding", "TextScreen", "finding_data", "refused_text"]
 
-NOT_SCREENED = frozenset({"text", "row_filter", "key", "keys"})
-"""Members of bodies that are no free text: a schema's text, a row filter, and the keys of records to be erased."""
+NOT_SCREENED = frozenset({"text", "row_filter", "key", "keys", "claimed", "evidence"})
+"""Members of bodies that are no free text: a schema's text, a row filter, the keys of records to be erased; and those
+that no log, entry or error ever has, since they are sealed: what a correction ticket claims, and its evidence."""
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SHORTEST = 10**10  # the least number with as many digits as a personal number

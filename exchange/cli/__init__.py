@@ -9,6 +9,7 @@ pool zone                              network zones of departments and resource
 pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
+pool correction                        doubted values, their answers, and who is told
 pool erase                             erasure of a record key's values, by two persons
 pool calendar | profile | deadline     working days, limits with their clauses, one deadline computed
 pool report                            figures of departments for supervision, and what is behind them
@@ -23,7 +24,7 @@ import sys
 
 import typer
 
-from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
+from exchange.cli import accounts, audit, backup, broker, clock, control, corrections, erase, keys, run
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.directory import departments, duties, zones
 from exchange.cli.output import CommandGroup, fail
@@ -59,6 +60,7 @@ search.add_to_group()
 elements.add_to(app)
 accounts.add_to(app)
 erase.add_to(app)
+corrections.add_to(app)
 working_days.add_to(app)
 profiles.add_to(app)
 reports.add_to(app)

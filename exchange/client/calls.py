@@ -188,6 +188,7 @@ class PoolClient(Pool):
             next_position=reply.next_position,
             entry_id=reply.entry_id,
             caught_up=reply.caught_up,
+            disputed=tuple(view.disputed),
         )
 
     @override

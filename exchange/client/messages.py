@@ -71,6 +71,7 @@ class FetchResult:
         next_position: of the next fetch, opaque.
         entry_id: the audit entry of this release; empty when nothing was released.
         caught_up: the end of the topic was reached.
+        disputed: indexes of the records of which a shown value is disputed (校核), rising; they are used as others are.
     """
 
     schema_id: int
@@ -80,6 +81,7 @@ class FetchResult:
     next_position: bytes
     entry_id: str
     caught_up: bool
+    disputed: tuple[int, ...] = ()
 
     def keys(self) -> list[bytes]:
         """Return the record keys one by one."""

@@ -2,8 +2,8 @@
 
     propose     the key comes from the caller in the clear and is stored, and entered in the log, as its pseudonym
     confirm     by another person. In one transaction: the decision, a retraction up to the end of the partition, the
-                entry. Then the list outside the database; the answer comes after the release window, so that nothing
-                before it is released once this has returned
+                removal from correction tickets, the entry. Then the list outside the database; the answer comes after
+                the release window, so that nothing before it is released once this has returned
     carry_out   what is confirmed, one by one: the broker destroys the values and what it still holds of them; an entry
     retract_earlier   before a pool serves: voids that an earlier version stored become retractions
     replay      before a pool serves: what the list has and the database does not, since it was restored
@@ -21,17 +21,18 @@ import structlog
 
 from exchange.access.decision.roles import decide_control
 from exchange.authorization.attributes import AttributeProvider
-from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
 from exchange.control.stored_retractions import stored_retractions
+from exchange.corrections.store import CorrectionStore
 from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
 from exchange.erasure.retractions import Retraction, RetractionStore
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE, collect
-from registry.database.unit_of_work import Database
+from registry.database.unit_of_work import Database, UnitOfWork
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
@@ -61,6 +62,7 @@ class ErasureService:
         store: ErasureStore,
         listed: ErasureList,
         retractions: RetractionStore,
+        corrections: CorrectionStore,
         pseudonyms: Pseudonyms,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -73,6 +75,7 @@ class ErasureService:
         self._store = store
         self._listed = listed
         self._retractions = retractions
+        self._corrections = corrections
         self._pseudonyms = pseudonyms
         self._now = now
         self._new_id = new_id
@@ -279,6 +282,7 @@ class ErasureService:
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), reason=reason or erasure.reason)
             if before is not None:
                 act.note(partition=erasure.partition, before=before)
+                self._forget_tickets(work, act, erasure)
                 self._retractions.add(work, erasure.topic, [_retraction(decided, before)])
         if confirmed:
             self._listed.add(decided)
@@ -298,7 +302,14 @@ class ErasureService:
             else:
                 self._store.change(work, erasure, known.state)
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), replayed=True)
+            self._forget_tickets(work, act, erasure)
             self._retractions.add(work, erasure.topic, [_retraction(erasure, erasure.before or 0)])
+
+    def _forget_tickets(self, work: UnitOfWork, act: AuditedAct, erasure: Erasure) -> None:
+        """Take the record out of correction tickets: what is claimed of a person goes with the person's values."""
+        tickets = self._corrections.erase(work, erasure.topic, erasure.key)
+        if tickets:
+            act.note(correction_tickets=tickets)
 
     def _latest(self, erasure: Erasure) -> int:
         """Return the end of an erasure's partition; 0 where the topic itself is lost."""

@@ -5,7 +5,7 @@
     (3) position    of the consumer; never before what its grant lets it see, and not again and again
     (4) read        committed records, until the answer is full, or the end is reached, or 5 s are over
     (5) view        retracted values left out; rows and fields filtered, masks applied; rows that left the filter and
-                    voids become withdrawals
+                    voids become withdrawals; disputed values are marked
     (6) entry       in one transaction: the grant's row locked and decided by again, the topic's retractions held back
                     and compared, quota, entry, commit
     (7) release     only within the release window after that commit was sent; later, nothing leaves
@@ -41,6 +41,7 @@ from exchange.records.group_fetch import GroupFetch
 from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.reading.consumer_positions import ConsumerPositions
 from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
+from exchange.records.reading.disputed_values import DisputedValues
 from exchange.records.reading.position_token import BEGINNING, PositionTokens, is_clear
 from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.reading.scan import GrantScan, TopicView
@@ -79,6 +80,7 @@ class FetchService:
         pseudonymizer: KeyPseudonymizer,
         tokens: PositionTokens,
         retractions: RetractionCache,
+        disputes: DisputedValues | None = None,
         tracking: DeliveryTracking,
         restored: RestoreGuard,
         serving: ServingGuard,
@@ -100,7 +102,7 @@ class FetchService:
         self._serving = serving
         self._repeats = repeats or RepeatedReleases()
         self._monotonic = monotonic
-        self._scan = GrantScan(views, tokens, retractions, monotonic=monotonic)
+        self._scan = GrantScan(views, tokens, retractions, disputes, monotonic=monotonic)
         self._positions = ConsumerPositions(
             database=database, broker=broker, access=access, tokens=tokens, ahead=self._scan.ahead
         )

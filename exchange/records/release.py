@@ -33,6 +33,7 @@ class Release:
     Attributes:
         deadline: `time.monotonic()` until which the bytes may leave.
         texts: the values as JSON, that of a withdrawal empty; None where the fetch did not ask for them.
+        disputed: indexes of the records of which a shown value is disputed, rising.
     """
 
     schema_id: int
@@ -46,6 +47,7 @@ class Release:
     caught_up: bool
     deadline: float
     texts: Packed | None = None
+    disputed: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.recorded_at)

@@ -197,6 +197,7 @@ class ReleaseDrafts:
             caught_up=selected.caught_up,
             deadline=deadline,
             texts=selected.texts,
+            disputed=selection.disputed,
         )
 
 

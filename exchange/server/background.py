@@ -1,4 +1,4 @@
-"""Background loops of a process: sequencer, figures, sweeper with expiry of grants, erasures, the schemas topic.
+"""Background loops of a process: sequencer, figures, sweeper, erasures, corrections, the schemas topic.
 
 Each loop is a thread that ends with its process. Whatever one turn raises is logged and counted, and the loop goes on:
 without it the log would not grow, or grants would stay in force when their time is over, and nothing would show it. Of
@@ -21,6 +21,7 @@ from exchange.audit.sequencer import Sequencer
 from exchange.authorization.authentications import Authentications
 from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
+from exchange.control.corrections.upkeep import CorrectionUpkeep
 from exchange.control.erasures import ErasureService
 from exchange.control.grants.service import GrantService
 from exchange.kpi.collector import Collector
@@ -39,6 +40,7 @@ __all__ = [
     "send_schemas",
     "sequence",
     "sweep",
+    "tell_of_corrections",
 ]
 
 _log = structlog.get_logger()
@@ -48,6 +50,7 @@ _SCHEMAS_PERIOD = 1.0  # seconds, while nothing waits
 _SWEEPER_PERIOD = 10.0  # seconds
 _ERASURES_PERIOD = 5.0  # seconds
 _FIGURES_PERIOD = 2.0  # seconds, while nothing waits
+_CORRECTIONS_PERIOD = 5.0  # seconds
 _REVIEW_EVERY = 30  # turns of the sweeper
 _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
 
@@ -211,6 +214,18 @@ def collect_figures(collector: Collector, stop: threading.Event) -> None:
             _unexpected("figures", error)
         if not taken:
             stop.wait(_FIGURES_PERIOD)
+
+
+def tell_of_corrections(corrections: CorrectionUpkeep, stop: threading.Event) -> None:
+    """Every 5 s: tell who received the old value of what is corrected. A thread of its own, since it reads records."""
+    while not stop.is_set():
+        try:
+            corrections.notify()
+        except PoolError as error:
+            _log.warning("upkeep_failed", task="corrections", reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - see the module
+            _unexpected("corrections", error)
+        stop.wait(_CORRECTIONS_PERIOD)
 
 
 def flush_folds(authentications: Authentications, enforcer: Enforcer, stop: threading.Event) -> None:

@@ -53,6 +53,14 @@ from exchange.control.catalogue.export import CatalogueExport
 from exchange.control.catalogue.search import CatalogueSearch
 from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
+from exchange.control.corrections.claim_seal import ClaimSeal
+from exchange.control.corrections.publications import Publications
+from exchange.control.corrections.reads import CorrectionReads
+from exchange.control.corrections.recipients import Recipients
+from exchange.control.corrections.records import CorrectionRecords
+from exchange.control.corrections.routing import CorrectionRouting
+from exchange.control.corrections.service import CorrectionService
+from exchange.control.corrections.upkeep import CorrectionUpkeep
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
@@ -99,9 +107,11 @@ from exchange.kpi.collector import Collector
 from exchange.kpi.postgres import PostgresKpi
 from exchange.pool import VERSION, Pool
 from exchange.records.append_recovery import AppendRecovery
+from exchange.records.engine_tasks import json_values
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
 from exchange.records.reading.delivery_tracking import DeliveryTracking
+from exchange.records.reading.disputed_values import DisputedValues
 from exchange.records.reading.position_token import PositionTokens
 from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.receipts import LaneReceipts
@@ -151,6 +161,7 @@ from schemas.canonical import Json
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
 from schemas.names import Topic
+from schemas.record import Packed, unframe
 
 __all__ = [
     "App",
@@ -262,6 +273,7 @@ class App:
             masks=records.views,
             duties=authorization.duties,
         )
+        corrections = _open_corrections(keys, storage, audit, registry, authorization, records, workers, tags)
         services = RegistryServices(registry.departments, registry.catalogue, registry.subjects)
         administration = Administration(
             database=storage.database,
@@ -360,6 +372,9 @@ class App:
                 access=authorization.access,
                 now=utc_now,
             ),
+            corrections=corrections.service,
+            correction_reads=corrections.reads,
+            correction_upkeep=corrections.upkeep,
             zones=ZoneService(
                 database=storage.database,
                 enforcer=audit.enforcer,
@@ -909,6 +924,7 @@ def _open_records(
         views=views,
         pseudonymizer=pseudonymizer,
         retractions=RetractionCache(retractions, storage.database),
+        disputes=DisputedValues(PostgresCorrections(tags), storage.database),
         tokens=PositionTokens(keys.secrets.grant_key, microseconds),
         tracking=tracking,
         restored=restored,
@@ -938,9 +954,67 @@ def _open_erasures(
             lambda: keys.secrets.named_key("erasure-list"),  # of a gateway; other roles have no such key
         ),
         retractions=PostgresRetractions(tags),
+        corrections=PostgresCorrections(tags),
         pseudonyms=Pseudonyms(keys.secrets),
         now=utc_now,
         new_id=_new_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Corrections:
+    service: CorrectionService
+    reads: CorrectionReads
+    upkeep: CorrectionUpkeep
+
+
+def _open_corrections(
+    keys: _Keys,
+    storage: _Storage,
+    audit: _Audit,
+    registry: _Registry,
+    authorization: _Authorization,
+    records: _Records,
+    workers: ProcessPool,
+    tags: RowTags,
+) -> _Corrections:
+    store = PostgresCorrections(tags)
+    found = CorrectionRecords(storage.broker, Pseudonyms(keys.secrets))
+    shared: dict[str, Any] = {
+        "database": storage.database,
+        "enforcer": audit.enforcer,
+        "attributes": authorization.attributes,
+    }
+
+    def as_text(value: bytes) -> str:
+        schema_id, _ = unframe(value)
+        with storage.database.read() as reader:
+            text = records.schemas.text(reader, schema_id)
+        return next(iter(json_values(workers, text, Packed.of([value])))).decode()
+
+    return _Corrections(
+        CorrectionService(
+            **shared,
+            access=authorization.access,
+            store=store,
+            records=found,
+            routing=CorrectionRouting(PostgresRecords(tags), PostgresElements(tags)),
+            publications=Publications(audit.entries),
+            departments=registry.departments,
+            seal=ClaimSeal(keys.secrets),
+            as_text=as_text,
+            now=utc_now,
+            new_id=_new_id,
+        ),
+        CorrectionReads(**shared, access=authorization.access, store=store, records=found, now=utc_now),
+        CorrectionUpkeep(
+            **shared,
+            store=store,
+            records=found,
+            recipients=Recipients(storage.database, authorization.access, audit.entries, found),
+            now=utc_now,
+            new_id=_new_id,
+        ),
     )
 
 

@@ -200,12 +200,17 @@ async def _gateway_role(app: App, scheduler: FairScheduler, listeners: frozenset
             app.pool.recovery,
             app.pool.grants,
             measure=measure,
-            by_clock=[("violations", app.pool.violation_detector.step)],
+            by_clock=[
+                ("violations", app.pool.violation_detector.step),
+                ("corrections", app.pool.correction_upkeep.overdue),
+            ],
             clock_fault=lambda: app.log_watch.clock_fault,
         )
         await stack.enter_async_context(background.in_thread("sweeper", sweep))
         erasures = partial(background.carry_out_erasures, app.pool.erasures)
         await stack.enter_async_context(background.in_thread("erasures", erasures))
+        corrections = partial(background.tell_of_corrections, app.pool.correction_upkeep)
+        await stack.enter_async_context(background.in_thread("corrections", corrections))
         yield
 
 

@@ -41,6 +41,8 @@ LISTS = {
     "registry_department": ("/departments", "id", "id", "body = replace(body, '330100', '330101')"),
 }
 NO_LIST = {
+    "correction_ticket": "tests/e2e/test_corrections.py damages one of two",
+    "correction_notice": "tests/contract/test_correction_store.py damages one",
     "share_request": "is read with its grant; tests/contract/test_request_store.py",
     "identity_invitation": "a token is looked up by its digest",
     "identity_signing_key": "is read for one connector",

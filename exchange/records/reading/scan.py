@@ -16,6 +16,7 @@ from typing_extensions import override
 from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews
 from exchange.records.reading.delivery_tracking import Delivered
+from exchange.records.reading.disputed_values import DisputedValues
 from exchange.records.reading.position_token import ConsumerPosition, PositionTokens
 from exchange.records.reading.selection import Selection, join, select
 from exchange.records.release import ViewOutput
@@ -137,12 +138,14 @@ class GrantScan:
         views: GrantViews,
         tokens: PositionTokens,
         retractions: RetractionCache,
+        disputes: DisputedValues | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._views = views
         self._tokens = tokens
         self._retractions = retractions
+        self._disputes = disputes
         self._monotonic = monotonic
         self.ahead = ScannedAhead()
 
@@ -245,7 +248,8 @@ class GrantScan:
                 gone = delivered.withdrawn(read, output.selected, gone, hidden)
             elif untold is not None:
                 gone &= ~untold
-        return select(read, output, gone, hidden, records=records, size=size, first=first)
+        disputed = None if self._disputes is None else self._disputes.marked(grant, read)
+        return select(read, output, gone, hidden, disputed=disputed, records=records, size=size, first=first)
 
 
 def _hides_rows(grant: Grant) -> bool:

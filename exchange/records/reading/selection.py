@@ -34,6 +34,7 @@ class Selection:
         offsets: of each.
         covered: of each, whether a retraction of its key lies behind it; such a record is a withdrawal.
         next: positions after all that was scanned for it.
+        disputed: indexes of those of which a correction ticket is open, rising.
         cut: the bounds were reached before the end of the read.
     """
 
@@ -45,6 +46,7 @@ class Selection:
     offsets: Sequence[int]
     covered: Truths
     next: Positions
+    disputed: Sequence[int] = ()
     cut: bool = False
 
     def __len__(self) -> int:
@@ -82,6 +84,7 @@ def select(
     gone: Truths,
     hidden: Truths | None = None,
     *,
+    disputed: Truths | None = None,
     records: int,
     size: int,
     first: bool,
@@ -93,6 +96,7 @@ def select(
         output: of the view, applied to them.
         gone: n truth values, those that leave as a withdrawal.
         hidden: n truth values, those that a later retraction covers; None = no record.
+        disputed: n truth values, those that leave as disputed; None = no record.
         records: at most so many.
         size: bytes of their values together, at most.
         first: nothing was selected before, so that one record is taken whatever its size.
@@ -135,6 +139,7 @@ def select(
         offsets=offsets,
         covered=np.zeros(len(keys), np.bool_) if hidden is None else hidden[leaving],
         next=next_,
+        disputed=() if disputed is None else np.flatnonzero(disputed[leaving]).tolist(),
         cut=cut,
     )
 
@@ -144,7 +149,11 @@ def join(parts: Sequence[Selection], next_: Positions) -> Selection:
     if len(parts) == 1:
         return replace(parts[0], next=next_)
     ends, data, size = [np.zeros(1, "<i4")], [], 0
+    disputed: list[int] = []
+    count = 0
     for part in parts:
+        disputed += [count + index for index in part.disputed]
+        count += len(part)
         ends.append(np.frombuffer(part.values.offsets, "<i4")[1:] + size)
         data.append(part.values.values)
         size += part.size
@@ -158,6 +167,7 @@ def join(parts: Sequence[Selection], next_: Positions) -> Selection:
         offsets=[offset for part in parts for offset in part.offsets],
         covered=np.concatenate([np.zeros(0, np.bool_), *(part.covered for part in parts)]),
         next=next_,
+        disputed=disputed,
     )
 
 

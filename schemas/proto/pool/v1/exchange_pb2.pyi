@@ -274,18 +274,20 @@ class FetchRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., grant_id: _Optional[str] = ..., position: _Optional[bytes] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class ViewRecords(_message.Message):
-    __slots__ = ("schema_id", "values", "record_keys", "recorded_at", "valid")
+    __slots__ = ("schema_id", "values", "record_keys", "recorded_at", "valid", "disputed")
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     RECORD_KEYS_FIELD_NUMBER: _ClassVar[int]
     RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
     VALID_FIELD_NUMBER: _ClassVar[int]
+    DISPUTED_FIELD_NUMBER: _ClassVar[int]
     schema_id: int
     values: Packed
     record_keys: bytes
     recorded_at: bytes
     valid: bytes
-    def __init__(self, schema_id: _Optional[int] = ..., values: _Optional[_Union[Packed, _Mapping]] = ..., record_keys: _Optional[bytes] = ..., recorded_at: _Optional[bytes] = ..., valid: _Optional[bytes] = ...) -> None: ...
+    disputed: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, schema_id: _Optional[int] = ..., values: _Optional[_Union[Packed, _Mapping]] = ..., record_keys: _Optional[bytes] = ..., recorded_at: _Optional[bytes] = ..., valid: _Optional[bytes] = ..., disputed: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class FetchReply(_message.Message):
     __slots__ = ("view", "next_position", "entry_id", "leaf_hash", "caught_up")

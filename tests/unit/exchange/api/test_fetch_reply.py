@@ -23,6 +23,7 @@ RELEASES = st.builds(
     leaf_hash=SOME_BYTES,
     caught_up=st.booleans(),
     deadline=st.just(0.0),
+    disputed=st.lists(st.integers(0, 2**32 - 1), max_size=3),
 )
 
 
@@ -35,6 +36,7 @@ def test_an_encoded_answer_is_the_message_of_its_release(release: Release) -> No
             record_keys=release.record_keys,
             recorded_at=struct.pack(f"<{len(release.recorded_at)}q", *release.recorded_at),
             valid=release.valid,
+            disputed=release.disputed,
         ),
         next_position=release.next_position,
         entry_id=release.entry_id,

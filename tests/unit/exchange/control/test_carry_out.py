@@ -9,6 +9,7 @@ import pytest
 
 from exchange.broker.memory import MemoryBroker
 from exchange.control.erasures import ErasureService
+from exchange.corrections.store import MemoryCorrections
 from exchange.erasure.erasures import Erasure, ErasureState, MemoryErasures
 from exchange.erasure.retractions import MemoryRetractions
 from registry.database.unit_of_work import MemoryDatabase
@@ -37,6 +38,7 @@ class Pool:
             store=self.store,
             listed=made(all=lambda: self.listed, add=self.listed.append),
             retractions=MemoryRetractions(),
+            corrections=MemoryCorrections(),
             pseudonyms=made(),
             now=lambda: NOW,
             new_id=lambda: "",

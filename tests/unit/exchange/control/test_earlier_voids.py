@@ -6,6 +6,7 @@ from typing import Any
 
 from exchange.broker.memory import MemoryBroker
 from exchange.control.erasures import ErasureService
+from exchange.corrections.store import MemoryCorrections
 from exchange.erasure.retractions import NO_RETRACTIONS, MemoryRetractions
 from registry.database.unit_of_work import MemoryDatabase
 from schemas.names import Topic
@@ -24,6 +25,7 @@ def service(broker: MemoryBroker, store: MemoryRetractions, db: MemoryDatabase) 
         store=unused,
         listed=unused,
         retractions=store,
+        corrections=MemoryCorrections(),
         pseudonyms=unused,
         now=unused,
         new_id=unused,
