@@ -12,6 +12,7 @@
     pool-connect setup|teardown civil-affairs.yaml   mode cdc: the statements for the database; drop the slot
     pool-connect quarantine list|show|export civil-affairs.yaml
     pool-connect replay  civil-affairs.yaml        what a target could not hold, once more
+    pool-connect correct civil-affairs.yaml        have a record published as a correction
     pool-connect export  OUTPUT --identity …       what a grant delivers now, as one file
 
 Exit codes: `connectors.runtime.exit_codes`.
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from connectors.commands import drafting, exporting, quarantine, reconciling, replaying, status
+from connectors.commands import correcting, drafting, exporting, quarantine, reconciling, replaying, status
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
@@ -273,4 +274,5 @@ status.add_to(app)
 quarantine.add_to(app)
 reconciling.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - tests replace the function
 exporting.add_to(app, lambda identity, gateway: _connect_as(identity, gateway))  # noqa: PLW0108 - as above
+correcting.add_to(app)
 replaying.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - as above

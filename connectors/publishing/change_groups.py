@@ -135,6 +135,7 @@ class ChangeGroups:
         published = _published_digests(self.ledger, [key for key in keys if key is not None])
         records: list[_Record] = [None] * len(changes)
         ended_at = self._ended_at(changes.spans)
+        corrections = self.ledger.corrections()
         unchanged = 0
         outcomes: list[tuple[bytes, int | None]] = []
         for row, key in enumerate(keys):
@@ -149,13 +150,15 @@ class ChangeGroups:
             if (
                 key is None
                 or row in changes.superseded
-                or (digest and before == digest)
+                or (digest and before == digest and key not in corrections)
                 or (not digest and before is None and complete)
             ):
                 # A delete of what the pool does not have; a row with a key that no record can have was never published.
                 unchanged += 1
                 continue
-            operation = Operation.UPSERT if digest else Operation.VOID
+            operation = Operation.VOID
+            if digest:
+                operation = Operation.CORRECT if key in corrections else Operation.UPSERT
             value = b"" if datum is None else self._encoder.head + datum
             mark = mark_of(operation, published=before is not None, complete=complete)
             self._built[key] = digest or None

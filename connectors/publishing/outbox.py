@@ -271,7 +271,9 @@ class Outbox:
         # A batch of changes may have a key several times: the last one counts.
         last = {record.key: record.digest for record in group.records}
         keys = [(key, digest) for key, digest in last.items() if digest]
-        return _PendingBatch(batch=batch, key_update=_key_update(keys, voided, group.scope), group=group)
+        update = _key_update(keys, voided, group.scope)
+        corrected = [record.key for record in group.records if record.mark & 15 == Operation.CORRECT]
+        return _PendingBatch(batch=batch, key_update=replace(update, corrected=corrected), group=group)
 
     def _complete(self, receipt: Receipt | None) -> tuple[int, int]:
         done = self._pending.popleft()

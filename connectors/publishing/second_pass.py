@@ -145,6 +145,7 @@ class SecondPass:
     _processed: int = 0
     _remaining: dict[bytes, int] = field(default_factory=dict)
     _buffer: list[OutboundRecord] = field(default_factory=list)
+    _corrections: frozenset[bytes] = frozenset()
     _buffered_bytes: int = 0
 
     def groups(self) -> Iterator[RecordGroup]:
@@ -152,6 +153,7 @@ class SecondPass:
         checkpoint = self.ledger.checkpoint()
         complete = checkpoint is not None and checkpoint.complete
         largest = min(self.batch_bytes, LARGEST_VALUE)
+        self._corrections = self.ledger.corrections()
         for chunk in self._chunks():
             if self.stop.is_set():
                 break
@@ -221,7 +223,7 @@ class SecondPass:
         datums, chosen = self.encoder.encode(chunk, batch, chosen, rejects)
         keys = [key for row in chosen if (key := mapped.keys[row]) is not None]
         published = self.key_scan.published_digests(keys)
-        head = self.encoder.head
+        head, corrections = self.encoder.head, self._corrections
         new, again = (mark_of(Operation.UPSERT, published=each, complete=complete) for each in (False, True))
         original = chunk.originals.__getitem__
         rows: list[OutboundRecord] = []
@@ -236,7 +238,10 @@ class SecondPass:
         same = self.earlier.unchanged(batch, differing) if differing else set()
         for row, key, datum, digest in zip(chosen, keys, datums, digests, strict=True):
             before = published.get(key)
-            if before is not None and before[0] == digest:
+            if key in corrections:
+                mark = mark_of(Operation.CORRECT, published=before is not None, complete=complete)
+                rows.append(OutboundRecord(mark, key, head + datum, digest, chunk.lines[row], partial(original, row)))
+            elif before is not None and before[0] == digest:
                 unchanged += 1
                 if before[1] != self.scope:
                     new_keys.append((key, digest))

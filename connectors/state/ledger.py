@@ -6,6 +6,7 @@
     keys        key → digest of its record as last acknowledged, and the scope that stated it: an unchanged row is not
                 published, a changed one is marked `again`, a missing one becomes a void
     key_batches, voided   the batch that last published a key, or voided it: a restored pool may have lost it
+    corrections keys whose next record is published as a correction (校核), by an order of the department
     tracked     the batches of which these two know: others may have been sent by an earlier program
     lost_receipts         receipts of batches that a restored pool has lost: what it had accepted; and those of the lane
                           of a department that merged into another
@@ -78,6 +79,7 @@ _MORE_TABLES = """
 CREATE TABLE IF NOT EXISTS key_batches (key BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS voided (key BLOB PRIMARY KEY, scope INTEGER NOT NULL, sequence INTEGER NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS corrections (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tracked (one INTEGER PRIMARY KEY CHECK (one = 1), first INTEGER NOT NULL,
     last INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine_keys (entry INTEGER PRIMARY KEY, key BLOB NOT NULL);
@@ -108,11 +110,15 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUpdate:
-    """The keys that an acknowledged batch changes: with their digests, or voided; and their scope."""
+    """The keys that an acknowledged batch changes: with their digests, or voided; and their scope.
+
+    `corrected`: those of its corrections. They are not kept over a crash: the key is published as one again.
+    """
 
     keys: Sequence[tuple[bytes, bytes]]
     voided: Sequence[bytes]
     scope: int
+    corrected: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +377,19 @@ class Ledger(FileHistory):
         with self.transaction() as sql:
             _update_keys(sql, KeyUpdate(keys=keys, voided=(), scope=scope))
 
+    def order_correction(self, key: bytes) -> bool:
+        """Have the next record of a key published as a correction; return whether the key was published at all."""
+        with self.transaction() as sql:
+            known = sql.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is not None
+            if known:
+                sql.execute("INSERT OR IGNORE INTO corrections VALUES (?)", (key,))
+        return known
+
+    def corrections(self) -> frozenset[bytes]:
+        """Return the keys whose next record is published as a correction."""
+        with self.lock:
+            return frozenset(bytes(key) for (key,) in self.sql.execute("SELECT key FROM corrections"))
+
     def scope_id(self, name: str) -> int:
         """Return the id of a scope; 0 for the empty name."""
         if not name:
@@ -483,6 +502,7 @@ def _update_keys(sql: sqlite3.Connection, update: KeyUpdate) -> None:
         [(key, digest, update.scope) for key, digest in update.keys],
     )
     sql.executemany("DELETE FROM keys WHERE key = ?", [(key,) for key in update.voided])
+    sql.executemany("DELETE FROM corrections WHERE key = ?", [(key,) for key in update.corrected])
 
 
 def _track(sql: sqlite3.Connection, update: KeyUpdate, sequence: int) -> None:

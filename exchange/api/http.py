@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from exchange.api import accounts, audit, connectors, corrections, grants, records
+from exchange.api import accounts, audit, connectors, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
@@ -42,6 +42,7 @@ from exchange.api.caller import (
 )
 from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
+from exchange.api.corrections import routes as corrections
 from exchange.api.directory import departments, duties, zones
 from exchange.api.oversight import reports, resources, violations
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem

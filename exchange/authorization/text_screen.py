@@ -19,7 +19,7 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["NOT_SCREENED", "TextFinding", "TextScreen", "finding_data", "refused_text"]
 
-NOT_SCREENED = frozenset({"text", "row_filter", "key", "keys", "claimed", "evidence"})
+NOT_SCREENED = frozenset({"text", "row_filter", "key", "keys", "claimed", "claim_evidence"})
 """Members of bodies that are no free text: a schema's text, a row filter, the keys of records to be erased; and those
 that no log, entry or error ever has, since they are sealed: what a correction ticket claims, and its evidence."""
 

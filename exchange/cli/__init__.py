@@ -24,8 +24,9 @@ import sys
 
 import typer
 
-from exchange.cli import accounts, audit, backup, broker, clock, control, corrections, erase, keys, run
+from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
 from exchange.cli.catalogue import elements, entries, export, inventory, search
+from exchange.cli.corrections import tickets
 from exchange.cli.directory import departments, duties, zones
 from exchange.cli.output import CommandGroup, fail
 from exchange.cli.oversight import violations
@@ -60,7 +61,7 @@ search.add_to_group()
 elements.add_to(app)
 accounts.add_to(app)
 erase.add_to(app)
-corrections.add_to(app)
+tickets.add_to(app)
 working_days.add_to(app)
 profiles.add_to(app)
 reports.add_to(app)

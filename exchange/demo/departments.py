@@ -171,6 +171,16 @@ class PublicSecurity(_Department):
             SourceChange("delete", self._masked(deleted, fields), None),
         ]
 
+    def correct_name(self, number: str) -> None:
+        """Give a person another surname."""
+        before = next(each for each in self._people if each["id_number"] == number)
+        corrected = {**before, "full_name": "阳" + str(before["full_name"])[1:]}  # a surname that nobody has
+        table = sa.table("population", *map(sa.column, corrected))
+        with self.database.engine.begin() as connection:
+            where = table.c.id_number == number
+            connection.execute(table.update().where(where).values(full_name=corrected["full_name"]))
+        self._people = [corrected if each is before else each for each in self._people]
+
     def stop(self) -> None:
         """Stop the department's own server."""
         if self._database is not None:

@@ -1,4 +1,4 @@
-"""Demonstration (`pool demo`): publish, request, approve, fetch, follow changes, verify and erase.
+"""Demonstration (`pool demo`): publish, request, approve, fetch, follow changes, correct, verify and erase.
 
     公安局 Public Security   a population table in its own PostgreSQL server, whose changes a connector publishes (cdc)
     民政局 Civil Affairs     a CSV drop in GB18030, published by a connector
@@ -26,6 +26,7 @@ from exchange.audit.proof import check_proof
 from exchange.audit.verify import verify_files
 from exchange.client import Identity, PoolClient
 from exchange.demo.authorities import AUTHORITY_TOKEN, Authorities
+from exchange.demo.corrections import correct_a_value
 from exchange.demo.departments import CivilAffairs, HumanResources, PublicSecurity
 from exchange.demo.programs import Programs
 from exchange.demo.screen import Screen
@@ -133,12 +134,13 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         screen.refused("for another case", _refusal(pool, grant_id, labour, case="UNKNOWN-7"))
 
     followed = _follow(stage, police, labour, grant_id)
+    corrected = correct_a_value(screen, stage.programs, stage.folder, police, labour, grant_id)
 
     traced = _trace(stage, root, police, labour, grant_id)
     erased = _erase(stage, root, police)
     removed = _remove_connector(stage, police)
     _propose(stage, labour, grant_id)
-    return followed and traced and erased and removed
+    return followed and corrected and traced and erased and removed
 
 
 def _trace(stage: _Stage, root: AdminClient, police: PublicSecurity, labour: HumanResources, grant_id: str) -> bool:

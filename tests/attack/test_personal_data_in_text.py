@@ -43,8 +43,15 @@ TOPIC = Topic.parse("population.v1")
 FORMS = 'case_forms = { supervision = "YB-{YYYY}{MM}{DD}-{N6}" }\n'
 TERMS = {"purpose": "eligibility", "case": "STANDING-1"}
 # Members of bodies that are no free text (`exchange.authorization.text_screen.NOT_SCREENED`) or a closed list of words.
-# A position is sealed, and stored nowhere as it was sent.
-EXEMPT = {"SchemaBody.text", "ErasureBody.key", "FetchBody.position", "CommitBody.position"}
+# A position is sealed, and stored nowhere as it was sent; what a ticket claims is stored sealed alone.
+EXEMPT = {
+    "SchemaBody.text",
+    "ErasureBody.key",
+    "FetchBody.position",
+    "CommitBody.position",
+    "TicketBody.claimed",
+    "TicketBody.claim_evidence",
+}
 
 
 class _World(World):

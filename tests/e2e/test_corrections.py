@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
 from exchange.client.messages import FetchResult
+from exchange.demo.people import persons
 from schemas.errors import PoolError, Reason
 from schemas.names import Topic
 from schemas.record import KeyOccurrence, Mark, Operation
@@ -25,7 +26,8 @@ from tests.torture.clerks import SCHEMA
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
 CORRECT = int(Mark(Operation.CORRECT, KeyOccurrence.AGAIN))
-CLAIMED, EVIDENCE = "110105194912310038", "the paper permit of 13800138000 says so"
+CLAIMED = str(next(iter(persons(1)))["id_number"])  # a number that a text may not hold
+EVIDENCE = "the paper permit of 0571-87654321 says so"
 _numbers = count(1)
 
 
@@ -112,7 +114,7 @@ class Doubt:
             "record_key": self.keys[self.town.raiser.id],
             "field": "district",
             "claimed": CLAIMED,
-            "evidence": EVIDENCE,
+            "claim_evidence": EVIDENCE,
             **changes,
         }
 
@@ -240,8 +242,8 @@ def _as_json(town: Town, one: Consumer, key: str) -> dict[str, Any]:
         ({"grant": "0198c0de-0000-7000-8000-00000000dead"}, Reason.GRANT_UNKNOWN),
         ({"field": "note"}, Reason.FIELD_UNKNOWN),
         ({"record_key": "00" * 16}, Reason.NOT_FOUND),
-        ({"evidence": " "}, Reason.REQUEST_INVALID),
-        ({"evidence": "x" * 2001}, Reason.REQUEST_INVALID),
+        ({"claim_evidence": " "}, Reason.REQUEST_INVALID),
+        ({"claim_evidence": "x" * 2001}, Reason.REQUEST_INVALID),
         ({"record_key": "zz"}, Reason.REQUEST_INVALID),
     ],
     ids=["no grant", "a field that is not shown", "no such record", "no evidence", "too long", "no key"],

@@ -33,3 +33,10 @@ def test_what_was_delivered_is_what_was_generated_and_changed(shown: list[str]) 
 
 def test_no_replication_slot_is_left_at_its_end(shown: list[str]) -> None:
     assert any("✓" in line and "no replication slot is left" in line for line in shown)
+
+
+def test_a_correction_is_told_to_who_received_the_old_value(shown: list[str]) -> None:
+    assert any("an answer without a correct record" in line for line in shown)
+    assert any("correction_missing" in line for line in shown)
+    assert any("who received the old value is told: Human Resources" in line for line in shown)
+    assert any("✓" in line and "欧" in line and "→ 阳" in line for line in shown)

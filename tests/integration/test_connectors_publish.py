@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -16,7 +17,7 @@ from connectors.state.ledger import Ledger
 from exchange.client import BatchRefusedError
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
-from schemas.record import Batch, KeyOccurrence, Operation, Receipt
+from schemas.record import Batch, KeyOccurrence, Operation, Receipt, key_bytes
 from tests.kit.world.department import TOPIC, Department, now, only, row, rows
 
 
@@ -341,3 +342,34 @@ def test_a_batch_that_is_too_large_is_halved(department: Department) -> None:
     department.put(rows(100))
     assert only(department.publish()).published == 100
     assert max(Counter(each.sequence for each in department.twin.records(TOPIC)).values()) <= 10
+
+
+def ordered(department: Department, *parts: str) -> bool:
+    with closing(Ledger(department.ledger_file, clock=now)) as ledger:
+        return ledger.order_correction(key_bytes(parts))
+
+
+def test_a_key_that_was_ordered_is_published_once_as_a_correction_though_its_row_has_not_changed(
+    department: Department,
+) -> None:
+    department.put(rows(3))
+    department.publish()
+    assert ordered(department, "0001")
+    department.put([row(0), row(1), row(2, "9.99")])
+    run = only(department.publish())
+    assert (run.published, run.unchanged) == (2, 1)
+    again = department.twin.records(TOPIC)[3:]
+    assert {each.value["id"]: each.mark.operation for each in again if each.value} == {
+        "0001": Operation.CORRECT,
+        "0002": Operation.UPSERT,
+    }
+    assert {each.mark.seen for each in again} == {KeyOccurrence.AGAIN}
+    department.put([row(0), row(1, "7.00"), row(2, "9.99")])
+    assert only(department.publish()).published == 1
+    assert department.twin.records(TOPIC)[-1].mark.operation is Operation.UPSERT, "once"
+
+
+def test_a_correction_of_a_key_that_was_never_published_is_not_ordered(department: Department) -> None:
+    department.put(rows(3))
+    department.publish()
+    assert not ordered(department, "0009")

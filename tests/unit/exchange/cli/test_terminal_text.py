@@ -166,6 +166,7 @@ def _arguments(command: Any, file: Path) -> list[str]:
     values = {
         "file": str(file),
         "key_file": str(file),
+        "claim_file": str(file),
         "role": "auditor",
         "form": "csv",
         "department_id": _EVIL,

@@ -3,10 +3,11 @@
 import pytest
 
 from exchange.control.corrections.claim_seal import Claim, ClaimSeal
+from exchange.demo.people import persons
 from exchange.identity.secrets import MemorySecrets
 from schemas.errors import CorruptError, Reason
 
-CLAIM = Claim(claimed="110105194912310038", evidence="户口本原件")
+CLAIM = Claim(claimed=str(next(iter(persons(1)))["id_number"]), evidence="户口本原件")
 SEAL = ClaimSeal(MemorySecrets(b"s" * 32))
 
 

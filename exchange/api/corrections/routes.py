@@ -30,7 +30,7 @@ class TicketBody(Body):
     record_key: str = Field(pattern=_KEY, description="that was delivered with it, 32 hexadecimal digits")
     field: str = Field(description="of the value")
     claimed: str = Field("", description="the value that is right; empty where it is not known")
-    evidence: str = Field(description="how it is known, in words")
+    claim_evidence: str = Field(description="how it is known, in words")
     recorded_at: AwareDatetime | None = Field(None, description="time that was delivered with the record")
 
 
@@ -56,7 +56,7 @@ def open_correction(who: Caller, body: TicketBody) -> Document:
         grant_id=body.grant,
         record_key=bytes.fromhex(body.record_key),
         field=body.field,
-        claim=Claim(claimed=body.claimed, evidence=body.evidence),
+        claim=Claim(claimed=body.claimed, evidence=body.claim_evidence),
         recorded_at=body.recorded_at,
     )
     return _document(opened)

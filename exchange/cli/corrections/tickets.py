@@ -54,7 +54,7 @@ def correction_open(
         "record_key": record_key,
         "field": field,
         "claimed": claimed.strip(),
-        "evidence": evidence.strip(),
+        "claim_evidence": evidence.strip(),
         "recorded_at": _moment(recorded_at),
     }
     _print(client(context).post("/corrections", body), as_json=as_json)
@@ -169,8 +169,7 @@ def correction_acknowledge(
     context: typer.Context, notice: Annotated[str, typer.Argument(help="id of the notice")]
 ) -> None:
     """Acknowledge a notice: what was made of the old value is seen to."""
-    answer = client(context).post(f"/correction-notices/{notice}/acknowledgement")
-    print_line(f"{notice}: acknowledged by {answer['acknowledged_by']}")
+    print_fields(client(context).post(f"/correction-notices/{notice}/acknowledgement"), as_json=False)
 
 
 def _act(context: typer.Context, ticket: str, what: str, body: dict[str, Any] | None = None) -> None:
