@@ -317,7 +317,12 @@ class App:
                 now=utc_now,
             ),
             grant_permissions=GrantPermissions(
-                storage.database, grant_reads, authorization.access, authorization.attributes, records.views
+                storage.database,
+                grant_reads,
+                authorization.access,
+                authorization.attributes,
+                records.views,
+                authorization.violations,
             ),
             grant_use=GrantUse(
                 grants=grant_reads, access=authorization.access, entries=audit.entries, clock=microseconds

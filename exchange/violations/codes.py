@@ -5,7 +5,7 @@
     A1 … A3    Art. 41: by the data authority
 
 A code is the item of its article, so a case cites its clause by its code. `codes.json` has text and clause of each in
-both languages; its `basis` says how well the wording is founded, as that of a rule profile does.
+both languages; its `basis` tells whether its text was read, as that of a rule profile does.
 """
 
 import json

@@ -163,7 +163,7 @@ class Statement:
 
     Attributes:
         text: in words; by: account; at: aware.
-        ordered: it came after the order, and says what was rectified.
+        ordered: it came after the order: a statement of what was rectified.
         late: after the time for it.
     """
 

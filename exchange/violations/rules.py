@@ -64,7 +64,7 @@ CASE_RULES: Final = (
     CaseRule(_E.ACCEPT,   _S.RECTIFYING, _S.CLOSED,     _P.AUTHORITY,  _A.VIOLATION_ACCEPT,   "Art. 27"),
     CaseRule(_E.ESCALATE, _S.RECTIFYING, _S.ESCALATED,  _P.AUTHORITY,  _A.VIOLATION_ESCALATE, "Art. 27, 39 to 42"),
     CaseRule(_E.CLOSE,    _S.ESCALATED,  _S.CLOSED,     _P.AUTHORITY,  _A.VIOLATION_CLOSE,    "Art. 39 to 42"),
-    # Whoever is concerned is heard until the decision.
+    # The department concerned is heard until the decision.
     CaseRule(_E.REPLY,    _S.DETECTED,   _S.DETECTED,   _P.RESPONDENT, _A.VIOLATION_REPLY,    ""),
     CaseRule(_E.REPLY,    _S.CONFIRMED,  _S.CONFIRMED,  _P.RESPONDENT, _A.VIOLATION_REPLY,    ""),
     CaseRule(_E.REPLY,    _S.RECTIFYING, _S.RECTIFYING, _P.RESPONDENT, _A.VIOLATION_REPLY,    "Art. 27"),

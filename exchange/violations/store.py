@@ -82,7 +82,7 @@ class ViolationStore(Protocol):
         """Return the cases whose order keeps a grant suspended, by id.
 
         Raises:
-            CorruptError: ROW_FORGED, a case of this grant is not one that the pool wrote, whatever it says.
+            CorruptError: ROW_FORGED, a case of this grant is not one that the pool wrote, in any state.
         """
         ...
 

@@ -103,6 +103,16 @@ class Line:
     def draw(self, programs: Programs) -> None:
         run(self.connect(self.drawing, programs), programs)
 
+    def misuse(self, programs: Programs) -> None:
+        """Draw for another purpose than the granted one, which is refused."""
+        wrong = self.drawing.with_name("wrong.yaml")
+        wrong.write_text(self.drawing.read_text().replace('"eligibility"', '"statistics"'))
+        command = self.connect(wrong, programs)
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=120, env={**os.environ, **programs.environment}
+        )
+        assert done.returncode != 0
+
     def add(self, count: int) -> None:
         """Add persons to the source."""
         more = PEOPLE[len(self.inserted) : len(self.inserted) + count]
@@ -166,6 +176,7 @@ def use_and_kill(line: Line) -> Path:
     line.publish(Programs())  # a connector of this version goes on where the pool takes no reports
     line.draw(before)
     assert line.drawn() == line.expected()
+    line.misuse(before)
     kept = line.world.folder / "checkpoint"
     shutil.copy(line.world.data / "log" / "checkpoint", kept)
     # A gateway that is killed while batches are on their way, and a connector that gives up on it.
@@ -196,6 +207,9 @@ def upgrade(line: Line, now: Programs) -> Identity:
     line.draw(now)
     assert statuses(line) == {"source": "ended", "sink": "ended"}
     assert line.drawn() == line.expected()
+    # What the log of before holds is found too, once.
+    wait_for(lambda: line.world.root.list("/violations"), "the case of the refusal of before")
+    assert [(one["sign"], one["grant"]) for one in line.world.root.list("/violations")] == [("purpose", line.grant)]
     other = line.labour.enrol("other")
     for grant, reason in ((line.revoked, Reason.GRANT_NOT_ACTIVE), (line.suspended, Reason.GRANT_SUSPENDED)):
         with line.world.client(other) as client, pytest.raises(RefusedError) as refused:

@@ -136,6 +136,8 @@ def test_an_order_suspends_the_grant_at_once_and_its_acceptance_resumes_it(city:
         refused(lambda: city.world.root.post(f"/grants/{grant}/rectified", {"reason": "no"}))
         is Reason.RECTIFICATION_ORDERED
     )
+    answers = {one["event"]: one for one in city.provider.get(f"/grants/{grant}/may")["events"]}
+    assert answers["rectified"]["reason"] == "rectification_ordered"
     assert refused(lambda: city.decide(case, "accept")) is Reason.TRANSITION_NOT_ALLOWED, "nothing was stated yet"
     stated = city.decide(case, "reply", city.head, reason="已修正程序的用途声明")
     assert stated["statement"]["ordered"]

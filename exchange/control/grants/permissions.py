@@ -17,8 +17,10 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.reads import GrantReads, read_grant
+from exchange.control.grants.rectification import check_not_held
 from exchange.control.grants.review import GrantReview
 from exchange.control.grants.service import ViewSchemas, persons_of
+from exchange.violations.store import ViolationStore
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Deny, Grant, GrantState
 from schemas.errors import PoolError, Reason, UnavailableError
@@ -52,6 +54,7 @@ class GrantPermissions:
         access: the grants.
         attributes: of actors and resources.
         views: what a grant needs of the registry.
+        violations: cases whose orders keep grants suspended.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class GrantPermissions:
         access: AccessStore,
         attributes: AttributeProvider,
         views: ViewSchemas,
+        violations: ViolationStore,
     ) -> None:
         self._database = database
         self._grants = grants
         self._access = access
         self._attributes = attributes
         self._views = views
+        self._violations = violations
         self._review = GrantReview(access, views, attributes)
 
     def permissions(self, actor: Actor, call: RequestContext, grant_id: str) -> Sequence[Permission]:
@@ -120,7 +125,10 @@ class GrantPermissions:
                 self._views.check(work, grant)
                 approve(grant, by=actor, at=now, holding=self._holding(work, grant))
         else:
-            holding = self._holding(work, grant) if event is Event.RECTIFIED else None
+            holding = None
+            if event is Event.RECTIFIED:
+                check_not_held(self._violations, work, grant.id)
+                holding = self._holding(work, grant)
             advance(grant, event, by=actor, at=now, reason="-", holding=holding)
 
     def _holding(self, work: UnitOfWork, grant: Grant) -> Holding:

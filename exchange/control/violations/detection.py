@@ -1,7 +1,7 @@
 """Detection of violations: reads the log behind its index, and what is overdue, and opens a case for each occurrence.
 
 It runs in the sweeper's turns, beside the record path and never in it. The position in the log is stored, so that a
-process goes on where another one was; it rises only when every case of the entries before it is stored. Whatever is
+process goes on where another one was; it rises only when every case of the entries before it is stored. What is
 read twice makes no second case.
 """
 
