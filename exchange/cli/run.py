@@ -92,6 +92,10 @@ def serve_command(
     from schemas.process import allocator
 
     log_to_stderr()
+    if child and child not in CHILDREN:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"--child: got {child[:40]!r}; expected one of {', '.join(sorted(CHILDREN))}"
+        )
     if child:
         end_with_parent()
     if dev:

@@ -243,8 +243,8 @@ class _Process:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         alive, self._lifeline = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, str(theirs.fileno()), str(alive), str(memory)],
+            self._process = subprocess.Popen(  # safe path: no module comes from the folder the pool was started in
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(alive), str(memory)],
                 pass_fds=(theirs.fileno(), alive),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an operator's Ctrl-C goes to the parent, which stops in order

@@ -136,7 +136,8 @@ async def serve(app: App, part: Part, ready: Callable[[dict[str, str]], None]) -
         if part.children:
             bound = float(app.config.embedded.restart_seconds)
             end = partial(loop.call_soon_threadsafe, stop.set)
-            children = await stack.enter_async_context(beside(app.config.folder, part.children, bound, end))
+            beside_this = beside(app.config.folder, part.children, bound, end=end, is_stopping=stop.is_set)
+            children = await stack.enter_async_context(beside_this)
             health.watch_children(children)
             addresses |= children.addresses
         allocator.freeze_startup_objects()

@@ -121,6 +121,14 @@ def test_work_that_takes_too_much_memory_is_invalid_and_harms_nobody(name):
         assert pid_of(workers) == before
 
 
+def test_a_process_imports_nothing_from_the_folder_in_which_the_pool_was_started(tmp_path, monkeypatch):
+    (tmp_path / "exchange").mkdir()
+    (tmp_path / "exchange" / "__init__.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    with ProcessPool(1, deadline=PATIENCE) as workers:
+        assert workers.run(task("limits"), [], records=MANY) == [b"(0, 0)", b"0"]
+
+
 def test_no_core_file_is_left_and_a_panic_is_cheap(one):
     assert one.run(task("limits"), [], records=MANY) == [b"(0, 0)", b"0"]
 
