@@ -259,7 +259,13 @@ def _findings(report: VerificationReport) -> Iterator[str]:
 def _bounds(month: str) -> tuple[int, int]:
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=_ZONE)
-    except ValueError as error:
-        raise InvalidError(Reason.REQUEST_INVALID, f"got the month {month[:20]!r}; expected YYYY-MM") from error
-    following = (first + timedelta(days=31)).replace(day=1)
+        following = (first + timedelta(days=31)).replace(day=1)
+    except (ValueError, OverflowError) as error:
+        raise _no_month(month) from error
+    if month != f"{first.year:04}-{first.month:02}":
+        raise _no_month(month)
     return int(first.timestamp()) * 1_000_000, int(following.timestamp()) * 1_000_000
+
+
+def _no_month(month: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f"got the month {month[:20]!r}; expected YYYY-MM")

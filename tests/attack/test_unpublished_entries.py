@@ -141,6 +141,13 @@ def test_each_of_them_is_unknown_as_one_that_does_not_exist(city: City) -> None:
     assert SECRET not in json.dumps(shown, ensure_ascii=False)
 
 
+def test_a_cursor_of_a_list_does_not_tell_whether_there_is_an_entry(city: City) -> None:
+    for stranger in city.strangers():
+        for topic in (*HIDDEN, "never.v1"):
+            found = json.dumps(stranger.list("/element-gaps", {"after": f"{topic}/"}))
+            assert not [one for one in HIDDEN if one in found]
+
+
 def test_a_request_for_it_is_for_a_resource_that_is_not_there(city: City) -> None:
     head = city.other.account("sharing_office_head")
     bodies = []

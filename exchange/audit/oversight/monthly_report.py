@@ -75,10 +75,16 @@ def month_bounds(month: str) -> tuple[int, int]:
     """
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=_SHANGHAI)
-    except ValueError as error:
-        raise InvalidError(Reason.REQUEST_INVALID, f"got the month {month[:20]!r}; expected YYYY-MM") from error
-    following = (first + timedelta(days=31)).replace(day=1)
+        following = (first + timedelta(days=31)).replace(day=1)
+    except (ValueError, OverflowError) as error:  # no month follows the last one of the calendar
+        raise _no_month(month) from error
+    if month != f"{first.year:04}-{first.month:02}":  # as figures are stored; 2026-1 would find none
+        raise _no_month(month)
     return int(first.timestamp()) * 1_000_000, int(following.timestamp()) * 1_000_000
+
+
+def _no_month(month: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f"got the month {month[:20]!r}; expected YYYY-MM")
 
 
 @dataclass(slots=True)

@@ -141,9 +141,7 @@ class ElementUseService:
     def _entries(self, reader: Reader, first: Topic | None, viewer: str | None) -> Iterator[CatalogueEntry]:
         """Yield the entries from one on whose provider looks, or all for who sees all; ended ones are left out."""
         if first is not None:
-            entry = self._catalogue.get(reader, first)
-            if viewer in {None, entry.provider}:
-                yield entry
+            yield from self._first(reader, first, viewer)
         after = first
         while page := self._catalogue.page(reader, after=after, viewer=viewer, limit=_ENTRIES):
             for one in page:
@@ -153,6 +151,15 @@ class ElementUseService:
                     yield one
             last = page[-1]
             after = Topic.parse(last.cursor) if isinstance(last, DamagedRow) else last.topic
+
+    def _first(self, reader: Reader, topic: Topic, viewer: str | None) -> Iterator[CatalogueEntry]:
+        """Yield the entry of a cursor where it is still in the list; no other is told of."""
+        try:
+            entry = self._catalogue.get(reader, topic)
+        except PoolError:
+            return  # none, or a damaged one, which the list leaves out too
+        if viewer in {None, entry.provider} and entry.state is not EntryState.ARCHIVED:
+            yield entry
 
     def _gaps_of(self, reader: Reader, entry: CatalogueEntry) -> Sequence[ElementGap]:
         try:
