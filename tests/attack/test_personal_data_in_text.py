@@ -207,8 +207,10 @@ def test_each_text_of_each_body(city: City, which: str) -> None:
             city.world.root.post(path, body | {name: text})
         assert caught.value.reason is Reason.PERSONAL_NUMBER
         assert text not in str(caught.value)
-    refused = city.world.root.get("/audit/entries", {"action": "pool:request:screen", "limit": 1})
-    assert refused[0]["entry"]["data"]["holds"] == "identity number"
+    refused = city.world.root.get("/audit/entries", {"action": "pool:request:screen", "limit": 100})
+    # An entry that counts what came again within a minute names no single call.
+    data = next(one["entry"]["data"] for one in refused if "folded" not in one["entry"]["data"])
+    assert data["holds"] == "identity number"
 
 
 @pytest.mark.parametrize(
