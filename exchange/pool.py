@@ -8,6 +8,8 @@ fetching_together         fetches of several consumers     exchange/records/grou
 grants                    submit, approve, revoke …        exchange/control/grants/service.py
 grant_reads               lists, one grant in words        exchange/control/grants/reads.py
 return_flow               a lower level's own rows         exchange/control/grants/return_flow.py
+request_reads             how requests were decided on     exchange/control/grants/request_reads.py
+request_clocks            what has run out                 exchange/control/grants/request_clocks.py
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
@@ -68,6 +70,8 @@ from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.request_clocks import RequestClocks
+from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
@@ -129,6 +133,8 @@ class Pool:
     grants: GrantService
     grant_reads: GrantReads
     return_flow: ReturnFlow
+    request_reads: RequestReads
+    request_clocks: RequestClocks
     grant_permissions: GrantPermissions
     grant_use: GrantUse
     administration: Administration

@@ -147,6 +147,21 @@ class Action(StrEnum):
     GRANT_SUSPEND_UNMASKED = "exchange:grant:suspend_unmasked"
     GRANT_SUPERSEDE = "exchange:grant:supersede"
     GRANT_SUCCEED = "exchange:grant:succeed"
+    GRANT_COUNTERSIGN = "exchange:grant:countersign"
+    GRANT_WITHDRAW_SIGNATURE = "exchange:grant:withdraw_signature"
+    GRANT_CONCLUDE = "exchange:grant:conclude"
+    GRANT_COMPLETE = "exchange:grant:complete"
+    GRANT_CHANGE_SERVICE = "exchange:grant:change_service"
+    GRANT_END_BY_AGREEMENT = "exchange:grant:terminate_by_agreement"
+    REQUEST_NEED_MORE = "exchange:request:need_more"
+    REQUEST_RESUBMIT = "exchange:request:resubmit"
+    REQUEST_LAPSE = "exchange:request:lapse"
+    REQUEST_WITHDRAW = "exchange:request:withdraw"
+    REQUEST_EXTEND = "exchange:request:extend"
+    REQUEST_OVERDUE = "exchange:request:overdue"
+    REQUEST_DISPUTE = "exchange:request:dispute"
+    REQUEST_UPHOLD = "exchange:request:uphold"
+    REQUEST_OVERTURN = "exchange:request:overturn"
     GRANT_READ = "exchange:grant:read"
     PUBLISH = "exchange:records:publish"
     RESUME = "exchange:lane:resume"
@@ -291,11 +306,12 @@ RowFilter: TypeAlias = Compare | Member | Range | Prefix | Exists | AllOf | AnyO
 
 
 class GrantState(StrEnum):
-    """State of a share request and its grant; some states are not offered yet."""
+    """State of a share request and its grant."""
 
     DRAFT = "draft"
     SUBMITTED = "submitted"
     SUPPLEMENT = "supplement"
+    COUNTERSIGNED = "countersigned"
     APPROVED = "approved"
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -351,9 +367,10 @@ class Grant:
         source_zone: zone of the resource, where the grant delivers from it into `zone`; empty = not across zones.
         zone_reason: why across zones, in words; empty where it does not.
         withdrawals: consumers receive the keys of rows that leave the filter, and of voids.
-        requested_by, approved_by: account names; never the same person.
-        approved_at: time of approval, None before.
-        confirmed_by: account name of the provider's security officer who confirmed a sensitive request.
+        requested_by, approved_by: account names; never the same person. Who approved is the head of the provider's
+            sharing office, or the data authority that overturned a refusal.
+        approved_at: when who approved signed; once all have signed, when the last one did. None before.
+        confirmed_by: account name of the provider's security officer who signed beside it.
         together_with: ids of the consumer's other grants on the resource with which this one was decided on.
         suspend_after: an active grant that shows unmasked what no request wrote out is suspended from this time on.
         view_schema_id: registry id of the view's output schema, None before approval.

@@ -169,6 +169,7 @@ class Reason(StrEnum):
     GRANT_RENEWED = "grant_renewed"
     GRANT_VIEW_CHANGED = "grant_view_changed"
     RECTIFICATION_ORDERED = "rectification_ordered"
+    NOT_SHARED = "not_shared"
     # the law of sharing: corrections
     CORRECTION_MISSING = "correction_missing"
 

@@ -18,11 +18,12 @@ from exchange.access.view.filter import filter_from_json
 from exchange.audit.store import EntryQuery
 from exchange.control.accounts import ListedAccount
 from exchange.control.grants.review import Review
+from exchange.control.grants.submission import Asked, Supplement
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
-from exchange.requests.model import Ground
-from exchange.requests.refusals import Refusal
+from exchange.requests.details import Details, DisposalCertificate
+from exchange.requests.model import Ground, Mode, SuspensionGround
 from registry.directory.model import CatalogueEntry, KeptHistory, ShareType, Zone
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
@@ -35,11 +36,13 @@ __all__ = [
     "Body",
     "BundleBody",
     "BundleQueryBody",
+    "CertificateBody",
     "CommitBody",
     "ConfirmationBody",
     "ConnectorBody",
     "EntryBody",
     "ErasureBody",
+    "EventBody",
     "FetchBody",
     "HistoryBody",
     "InvitationBody",
@@ -50,6 +53,7 @@ __all__ = [
     "RequestBody",
     "ReturnFlowBody",
     "SchemaBody",
+    "SupplementBody",
     "TokenBody",
     "UserBody",
     "account_json",
@@ -254,15 +258,64 @@ class ReasonBody(Body):
     reason: str = ""
 
 
+class CertificateBody(Body):
+    """A certificate of disposal (销毁证明; decree 809, Art. 27)."""
+
+    number: str
+    date: str = Field(description="on which it was disposed of, YYYY-MM-DD")
+    method: str
+    person: str = Field(description="who answers for it; no national identity number")
+
+
 class EventBody(ReasonBody):
-    """Why something happens to a grant. To reject a request, law and article and a ground are due as well."""
+    """Why something happens to a request or a grant, and what the event requires beside that.
 
-    clause: str = Field("", max_length=500, description="law and article that are cited; mandatory to reject")
+    `reject` and `uphold`: a clause, and to reject a ground; `need_more`: `missing`; `extend`: `days`; `dispute`,
+    `change_service` and `terminate_by_agreement`: `reference`; `complete`: `certificate`.
+    """
+
+    clause: str = Field("", max_length=500, description="law and article that are cited; mandatory to refuse")
     ground: Ground | None = Field(None, description="of a rejection, mandatory then")
+    misuse: SuspensionGround | None = Field(None, description="ground of a suspension; an incident if absent")
+    missing: list[str] = Field([], max_length=50, description="all that a request lacks, in one list")
+    days: int = Field(0, ge=0, le=3660, description="of an extension, in the unit of the limit")
+    rectify_until: AwareDatetime | None = Field(
+        None, description="until when a suspended grant can be rectified; as the rule profile says if absent"
+    )
+    reference: str = Field("", max_length=200, description="id of the record of negotiations, or of the filing")
+    certificate: CertificateBody | None = Field(None, description="of disposal, mandatory to complete a grant")
 
-    def to_refusal(self) -> Refusal:
-        """Return what a rejection says beside its reason."""
-        return Refusal(clause=self.clause, ground=self.ground)
+    def to_details(self) -> Details:
+        """Return what the event says beside its reason."""
+        certificate = self.certificate
+        return Details(
+            clause=self.clause,
+            ground=self.ground,
+            misuse=self.misuse,
+            missing=tuple(self.missing),
+            days=self.days,
+            rectify_until=self.rectify_until,
+            reference=self.reference,
+            certificate=None if certificate is None else DisposalCertificate(**certificate.model_dump()),
+        )
+
+
+class SupplementBody(Body):
+    """What a request lacked, as its supplement writes it; what is absent stays as it was."""
+
+    legal_basis: str | None = None
+    duty: str | None = Field(None, max_length=64)
+    purpose: str | None = None
+    scenario: str | None = None
+    fields: list[str] | None = None
+    mode: Mode | None = None
+    expires: AwareDatetime | None = None
+    truthful: bool | None = None
+
+    def to_supplement(self) -> Supplement:
+        """Return it as the pool takes it."""
+        said = self.model_dump()
+        return Supplement(**{**said, "fields": None if said["fields"] is None else tuple(said["fields"])})
 
 
 class ErasureBody(Body):
@@ -299,6 +352,15 @@ class RequestBody(Body):
     withdrawals: bool = True
     source_zone: Zone | None = Field(None, description="the resource's zone, where it is not the department's own")
     zone_reason: str = Field("", max_length=1000, description="why records leave that zone")
+    scenario: str = Field(
+        "", max_length=1000, description="what the records are used for; purpose and case stand for it if absent"
+    )
+    mode: Mode = Field(Mode.SERVICE, description="how records are shared")
+    truthful: bool = Field(True, description="who files it states that it is true, lawful and necessary")
+
+    def to_asked(self) -> Asked:
+        """Return what the request says beside the grant that is asked for."""
+        return Asked(scenario=self.scenario, mode=self.mode, truthful=self.truthful)
 
     def to_draft(self) -> Grant:
         """Return a draft; the pool fills in consumer and provider.

@@ -62,7 +62,7 @@ def purposes(request: Request, who: Caller, after: After = "", limit: Limit = MA
 @router.post("/requests", status_code=201, tags=["grants"])
 def submit(who: Caller, body: RequestBody) -> Document:
     """File a share request (共享申请)."""
-    return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
+    return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft(), body.to_asked()))
 
 
 @router.post("/requests/check", tags=["grants"])
@@ -71,7 +71,8 @@ def check_request(who: Caller, body: RequestBody) -> Document:
 
     `id` is empty, and `due_at` is until when it would have to be decided if it were filed now.
     """
-    return review_json(who.pool.grants.check(who.actor, who.call, body.to_draft())) | {"id": "", "submitted_at": None}
+    checked = who.pool.grants.check(who.actor, who.call, body.to_draft(), body.to_asked())
+    return review_json(checked) | {"id": "", "submitted_at": None}
 
 
 @router.post("/requests/return-flow", tags=["grants"])
@@ -193,18 +194,31 @@ def grant_permissions(who: Caller, grant_id: str) -> Document:
 
 @router.post("/grants/{grant_id}/confirmation", tags=["grants"])
 def confirm(who: Caller, grant_id: str) -> Document:
-    """Confirm a sensitive request as the provider's security officer; its approval follows, by another person."""
-    return grant_json(who.pool.grants.confirm(who.actor, who.call, grant_id))
+    """Sign a request as the provider's security officer; another name of `countersignature`."""
+    return grant_json(who.pool.grants.countersign(who.actor, who.call, grant_id))
+
+
+@router.post("/grants/{grant_id}/countersignature", tags=["grants"])
+def countersign(who: Caller, grant_id: str) -> Document:
+    """Sign a request as the provider's security officer, before its head or after; the last signature approves it."""
+    return grant_json(who.pool.grants.countersign(who.actor, who.call, grant_id))
 
 
 @router.post("/grants/{grant_id}/approval", tags=["grants"])
 def approve(who: Caller, grant_id: str) -> Document:
-    """Approve a request; the grant is in force when this returns."""
+    """Sign a request as the head; once everybody has signed, the grant is in force when this returns.
+
+    `state` is `countersigned` while the security officer's signature is missing. What is approved is activated.
+    """
     return grant_json(who.pool.grants.approve(who.actor, who.call, grant_id))
 
 
 @router.post("/grants/{grant_id}/{event}", tags=["grants"])
 def change(who: Caller, grant_id: str, event: Event, body: EventBody) -> Document:
-    """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
-    refusal = body.to_refusal()
-    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason, refusal=refusal))
+    """Carry an event of a request or a grant out; a revocation returns when nothing more can leave.
+
+    Of a request: need_more, withdraw, extend, reject, dispute, uphold, overturn, withdraw_signature. Of a grant:
+    suspend, rectified (resume), terminate, complete, change_service, terminate_by_agreement.
+    """
+    details = body.to_details()
+    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason, details=details))

@@ -46,6 +46,7 @@ from exchange.api.corrections import routes as corrections
 from exchange.api.directory import departments, duties, zones
 from exchange.api.oversight import reports, resources, violations
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
+from exchange.api.requests import routes as requests
 from exchange.api.rules import routes as rules
 from exchange.pool import Pool
 from registry.database.keyset import MAX_PAGE
@@ -177,6 +178,7 @@ ROUTERS: Final = (
     elements.router,
     connectors.router,
     grants.router,
+    requests.router,
     audit.router,
     records.router,
     rules.router,

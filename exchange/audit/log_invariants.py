@@ -42,6 +42,21 @@ _MAKES_VERSION = frozenset(
         Action.GRANT_SUSPEND_UNMASKED,
         Action.GRANT_SUPERSEDE,
         Action.GRANT_SUCCEED,
+        Action.GRANT_COUNTERSIGN,
+        Action.GRANT_WITHDRAW_SIGNATURE,
+        Action.GRANT_CONCLUDE,
+        Action.GRANT_COMPLETE,
+        Action.GRANT_CHANGE_SERVICE,
+        Action.GRANT_END_BY_AGREEMENT,
+        Action.REQUEST_NEED_MORE,
+        Action.REQUEST_RESUBMIT,
+        Action.REQUEST_LAPSE,
+        Action.REQUEST_WITHDRAW,
+        Action.REQUEST_EXTEND,
+        Action.REQUEST_OVERDUE,
+        Action.REQUEST_DISPUTE,
+        Action.REQUEST_UPHOLD,
+        Action.REQUEST_OVERTURN,
     }
 )
 _ENDS = frozenset(
@@ -52,6 +67,15 @@ _ENDS = frozenset(
         Action.GRANT_TERMINATE,
         Action.GRANT_EXPIRE,
         Action.GRANT_SUPERSEDE,
+        Action.GRANT_COMPLETE,
+        Action.GRANT_END_BY_AGREEMENT,
+        Action.GRANT_COUNTERSIGN,  # and every other state in which nothing is granted
+        Action.REQUEST_NEED_MORE,
+        Action.REQUEST_LAPSE,
+        Action.REQUEST_WITHDRAW,
+        Action.REQUEST_DISPUTE,
+        Action.REQUEST_UPHOLD,
+        Action.REQUEST_OVERTURN,
     }
 )
 

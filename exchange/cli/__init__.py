@@ -33,6 +33,7 @@ from exchange.cli.oversight import violations
 from exchange.cli.report import figures as report_figures
 from exchange.cli.report import group as reports
 from exchange.cli.report import resources as report_resources
+from exchange.cli.requests import commands as requests
 from exchange.cli.rules import calendar as working_days
 from exchange.cli.rules import profiles
 from schemas.errors import PoolError
@@ -54,6 +55,7 @@ zones.add_to(app)
 duties.add_to(app)
 violations.add_to(app)
 control.add_to(app)
+requests.add_to_groups()
 entries.add_to(app)
 inventory.add_to_group()
 export.add_to_group()

@@ -1,4 +1,4 @@
-"""Commands of the control API: `pool purposes`, `request`, `grant`.
+"""Commands of the control API: `pool purposes`, `request`, `grant`; more of the latter two in `exchange.cli.requests`.
 
 `pool catalogue` is in `exchange.cli.catalogue`, `pool department` in `exchange.cli.directory`, `pool user`, `connector`
 and `certificate` are in `exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
@@ -30,8 +30,10 @@ __all__ = [
     "add_to",
     "client",
     "connect",
+    "grant",
     "read_document",
     "read_text",
+    "request",
 ]
 
 _Data = Annotated[
@@ -161,9 +163,8 @@ def grant_list(
 
 
 @grant.command("show")
-@request.command("show")
 def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
-    """Show a request or a grant in words: who asks for what, in which form, and what to know before a decision."""
+    """Show a grant in words: who asks for what, in which form, and what to know before a decision."""
     pool = client(context)
     document = pool.get(f"/grants/{grant_id}")
     if as_json:
@@ -249,14 +250,14 @@ def grant_may(context: typer.Context, grant_id: str, as_json: JsonOption = False
 
 @grant.command("confirm")
 def grant_confirm(context: typer.Context, grant_id: str) -> None:
-    """Confirm a sensitive request as the provider's security officer; the head of its sharing office approves it."""
+    """Sign a sensitive request as the provider's security officer, before its head or after; as `countersign`."""
     answer = client(context).post(f"/grants/{grant_id}/confirmation")
     print_line(f"{grant_id}: confirmed by {answer['confirmed_by']}")
 
 
 @grant.command("approve")
 def grant_approve(context: typer.Context, grant_id: str) -> None:
-    """Approve a request; it is in force when this returns."""
+    """Sign a request as the head; it is in force when this returns, or waits for the security officer's signature."""
     print_json(client(context).post(f"/grants/{grant_id}/approval"))
 
 

@@ -7,7 +7,7 @@ files of mode 0600, tokens from standard input.
 import csv
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -44,6 +44,11 @@ class _Department:
     topic = ""
     code = ""
     level = ""
+    sharing: ClassVar[dict[str, str]] = {
+        "share_type": "conditional",
+        "share_scope": "本市各部门",
+        "use_purpose": "履行法定职责",
+    }
 
     def __init__(self, authorities: Authorities) -> None:
         self._authorities = authorities
@@ -79,13 +84,17 @@ class _Department:
         """Return what an approver is told of a request, in words."""
         return list(self.head.get(f"/grants/{grant_id}")["review"]["words"])
 
-    def confirm(self, grant_id: str) -> None:
-        """Confirm a sensitive request, as the security officer."""
-        self.officer.post(f"/grants/{grant_id}/confirmation")
+    def countersign(self, grant_id: str) -> str:
+        """Sign a request as the security officer; return its state."""
+        return str(self.officer.post(f"/grants/{grant_id}/countersignature")["state"])
 
-    def approve(self, grant_id: str) -> None:
-        """Approve a request, as the head of the sharing office."""
-        self.head.post(f"/grants/{grant_id}/approval")
+    def approve(self, grant_id: str) -> str:
+        """Sign a request as the head of the sharing office, or activate what everybody has signed; return its state."""
+        return str(self.head.post(f"/grants/{grant_id}/approval")["state"])
+
+    def decide(self, request_id: str, event: str, **said: object) -> str:
+        """Let the head of the sharing office carry an event of a request out; return its state."""
+        return str(self.head.post(f"/requests/{request_id}/{event}", said)["state"])
 
     def refusals(self) -> list[dict[str, Any]]:
         """Return the entries of refusals on the department's own resource, as its security officer sees them."""
@@ -93,12 +102,17 @@ class _Department:
         return [document["entry"] for document in self.officer.get("/audit/entries", query)]
 
     def _publish_entry(self, officer: AdminClient) -> None:
-        editor = self._account("catalogue_editor", officer)
+        self.editor = self._account("catalogue_editor", officer)
         text = library.text(self.topic.split(".")[0].replace("-", "_"))
-        entry = f"/catalogue/{self.topic}"
-        editor.post(f"{entry}/metadata", entry_metadata(text, code=self.code, level=self.level).to_document())
-        editor.post(f"{entry}/schemas", {"text": text})
-        editor.post(f"{entry}/submission")
+        self._publish(self.topic, text, code=self.code, level=self.level, sharing=self.sharing)
+
+    def _publish(self, topic: str, text: str, *, code: str, level: str, sharing: Mapping[str, str]) -> None:
+        """Take an entry with a schema through both reviews and publish it."""
+        entry = f"/catalogue/{topic}"
+        metadata = entry_metadata(text, code=code, level=level, sharing=sharing)
+        self.editor.post(f"{entry}/metadata", metadata.to_document())
+        self.editor.post(f"{entry}/schemas", {"text": text})
+        self.editor.post(f"{entry}/submission")
         self.head.post(f"{entry}/approval")
         self._root.post(f"{entry}/publication")
 
@@ -143,6 +157,27 @@ class PublicSecurity(_Department):
         return {
             self._masked(person, fields) for person in self._people if person["household_division_code"] == district
         }
+
+    def offer_closed(self) -> str:
+        """Publish an entry of a resource that a law forbids to share; return its topic."""
+        topic, text = "stay-records.v1", {"level": "G4", "personal": "P", "sensitive": "S", "mask": "drop"}
+        fields = [{"name": "number", "type": "string", "zh": "登记编号", **text}]
+        schema = {
+            "type": "record",
+            "name": "Stay",
+            "doc": "Registrations of hotel guests",
+            "zh": "旅馆住宿登记",
+            "fields": fields,
+            "key": ["number"],
+        }
+        closed = {
+            "share_type": "none",
+            "refuse_reason": "侦查工作所用，不对外提供",
+            "legal_basis": "《中华人民共和国反恐怖主义法》第四十八条",
+        }
+        written = json.dumps(schema, ensure_ascii=False)
+        self._publish(topic, written, code="101001/000002", level="G4", sharing=closed)
+        return topic
 
     def prepare_database(self, programs: Programs) -> list[str]:
         """Execute, as the database's owner, the statements that the connector prints; return them."""
@@ -221,6 +256,7 @@ class CivilAffairs(_Department):
 
     name, short_name, connector = "Civil Affairs 民政局", "民政局", "civil-organisations"
     topic, code, level = "legal-entity.v1", "102001/000001", "G4"
+    sharing: ClassVar[dict[str, str]] = {"share_type": "unconditional"}
 
     def __init__(self, authorities: Authorities, count: int) -> None:
         super().__init__(authorities)
@@ -267,22 +303,26 @@ class HumanResources(_Department):
         It writes no mask, so that each field is shown as the schema says. That the district's own code, which the
         schema masks, is told by the filter, is named as a disclosure; of another *row_filter* nothing is.
         """
-        now = datetime.now(UTC)
         own = {
             "row_filter": {"op": "eq", "field": "household_division_code", "value": self.district},
             "filter_discloses": ["household_division_code"],
             "disclosure_reason": "只核查本区户籍人员的待遇资格",
         }
+        return self.ask(topic, self.fields, **(own if row_filter is None else {"row_filter": row_filter}))
+
+    def ask(self, topic: str, fields: Sequence[str], **terms: object) -> str:
+        """File a request for fields of a resource and return its id."""
+        now = datetime.now(UTC)
         body = {
             "topic": topic,
-            "fields": list(self.fields),
-            **(own if row_filter is None else {"row_filter": row_filter}),
+            "fields": list(fields),
             "purpose": self.purpose,
             "legal_basis": "中华人民共和国社会保险法 第七十四条",
             "case": self.case,
             "not_before": (now - timedelta(minutes=1)).isoformat(),
             "expires": (now + timedelta(days=180)).isoformat(),
             "history": "all",
+            **terms,
         }
         return str(self.head.post("/requests", body)["id"])
 

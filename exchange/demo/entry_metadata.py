@@ -1,6 +1,7 @@
 """Full metadata (decree 809, Art. 13) of the demonstration's entries, from the schemas that the pool ships."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from registry.catalogue.metadata import DataItem, Metadata
@@ -10,15 +11,17 @@ __all__ = ["entry_metadata"]
 _TYPES = {"boolean": "boolean", "int": "number", "long": "number", "double": "number", "date": "date"}
 
 
-def entry_metadata(schema: str, *, code: str, level: str) -> Metadata:
+def entry_metadata(schema: str, *, code: str, level: str, sharing: Mapping[str, str]) -> Metadata:
     """Return the metadata of an entry whose records have a schema.
 
     Args:
         schema: text of the Avro schema, with the names of its fields in Chinese.
         code: resource code.
         level: grade of the resource.
+        sharing: share type, and the conditions or the reason and law that it needs.
     """
     record: dict[str, Any] = json.loads(schema)
+    conditions: dict[str, Any] = {**sharing}
     return Metadata(
         title=record["zh"],
         title_en=record["name"],
@@ -32,10 +35,8 @@ def entry_metadata(schema: str, *, code: str, level: str) -> Metadata:
             DataItem(name=field["zh"], name_en=field["name"], type=_item_type(field["type"]))
             for field in record["fields"]
         ),
-        share_type="conditional",
-        share_modes=("batch", "api"),
-        share_scope="本市各部门",
-        use_purpose="履行法定职责",
+        share_modes=() if sharing["share_type"] == "none" else ("batch", "api"),
+        **conditions,
         open_type="none",
         update_cycle="daily",
         contact_name="数据资源科",

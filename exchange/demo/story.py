@@ -5,7 +5,8 @@
     人社局 Human Resources   asks for 4 of 20 fields of one district's residents, is refused, is granted, fetches
 
 It shows what guards a person's data: the schema's masks where a request writes none, a filter that would tell a masked
-field, a second person for what a filter tells, and that the owner is told of refusals.
+field, a second person for what a filter tells, and that the owner is told of refusals. How requests are decided on by
+law is `exchange.demo.requests`.
 
 Every program runs as its users run it: `pool serve`, `pool-connect enrol`, `pool-connect run`. At the end the delivered
 rows are compared with the generated ones; a difference ends the demonstration with exit code 1.
@@ -29,6 +30,7 @@ from exchange.demo.authorities import AUTHORITY_TOKEN, Authorities
 from exchange.demo.corrections import correct_a_value
 from exchange.demo.departments import CivilAffairs, HumanResources, PublicSecurity
 from exchange.demo.programs import Programs
+from exchange.demo.requests import tell_requests
 from exchange.demo.screen import Screen
 from exchange.server.initialise import initialise
 from schemas.errors import InvalidError, RefusedError, UnavailableError
@@ -119,10 +121,10 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
     with PoolClient(Identity.load(labour.identity)) as pool:
         refused = _refusal(pool, grant_id, labour)
         screen.refused("before the owner has approved", refused)
-        screen.refused("an approval by one person alone", _unconfirmed(police, grant_id))
-        police.confirm(grant_id)
-        police.approve(grant_id)
-        screen.line(f"{police.name}: its security officer confirms, its head approves; 16 of 20 fields stay behind")
+        screen.line(f"{police.name}: its head signs, and the request is {police.approve(grant_id)}")
+        screen.refused("with one signature of two", _refusal(pool, grant_id, labour))
+        screen.line(f"{police.name}: its security officer signs too, and the request is {police.countersign(grant_id)}")
+        screen.line(f"{police.name}: its head provides; {police.approve(grant_id)}, and 16 of 20 fields stay behind")
 
         screen.heading("5", "Human Resources draws", "按需共享")
         started = time.monotonic()
@@ -139,8 +141,9 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
     traced = _trace(stage, root, police, labour, grant_id)
     erased = _erase(stage, root, police)
     removed = _remove_connector(stage, police)
+    decided = tell_requests(stage.data, screen, labour, police, civil)
     _propose(stage, labour, grant_id)
-    return followed and corrected and traced and erased and removed
+    return followed and corrected and traced and erased and removed and decided
 
 
 def _trace(stage: _Stage, root: AdminClient, police: PublicSecurity, labour: HumanResources, grant_id: str) -> bool:
@@ -252,14 +255,6 @@ def _disclosing(labour: HumanResources, topic: str, row_filter: dict[str, object
     try:
         labour.submit_request(topic, row_filter)
     except InvalidError as error:
-        return f"{error.reason}: {error.message}"
-    return ""
-
-
-def _unconfirmed(police: PublicSecurity, grant_id: str) -> str:
-    try:
-        police.approve(grant_id)
-    except RefusedError as error:
         return f"{error.reason}: {error.message}"
     return ""
 

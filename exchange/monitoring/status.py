@@ -42,7 +42,7 @@ SOON: Final = timedelta(days=30)
 _OVERDUE = timedelta(days=9)  # a connector renews its certificate ten days before it ends
 _PATIENCE = 5.0  # seconds for an answer
 _MOST = 1_000  # certificates of connectors
-_OPEN_REQUESTS = ("submitted", "supplement", "approved", "in_dispute")
+_OPEN_REQUESTS = ("submitted", "supplement", "countersigned", "approved", "in_dispute")
 _COUNTS = sa.text("""
 SELECT (SELECT count(*) FROM registry_department WHERE body::json ->> 'status' = 'active') AS departments,
        (SELECT count(DISTINCT (department, connector)) FROM identity_certificate

@@ -36,7 +36,10 @@ class Duties(Protocol):
     """Duty lists (权责清单) of departments."""
 
     def covers(self, department: str, duty: str, purpose: str) -> bool:
-        """Return whether the item is on the department's list and the purpose belongs to it."""
+        """Return whether the item is on the department's list and the purpose belongs to it.
+
+        The empty item is covered where the department has no list.
+        """
         ...
 
 
@@ -135,9 +138,22 @@ def _not_now(message: str) -> ConflictError:
     return ConflictError(Reason.TRANSITION_NOT_ALLOWED, message)
 
 
+def _shared(request: ShareRequest, act: Act, terms: Terms, rule: RequestRule) -> PoolError | None:
+    del terms, rule
+    if request.share_type is not ShareType.NONE:
+        return None
+    return RefusedError(
+        Reason.NOT_SHARED,
+        f"got {act.event} for a resource that the catalogue says is not shared (不予共享); its entry names the law "
+        "that forbids it (decree 809, Art. 15)",
+    )
+
+
 def _complete(request: ShareRequest, act: Act, terms: Terms, rule: RequestRule) -> PoolError | None:
-    del act, terms, rule
-    missing = missing_elements(request)
+    del act, rule
+    # A department without a duty list names no duty: nobody has written down yet which ones it has.
+    bound = request.duty.strip() or not terms.duties.covers(request.consumer, "", request.purpose)
+    missing = [name for name in missing_elements(request) if name != "duty" or bound]
     if missing:
         return InvalidError(
             Reason.REQUEST_INVALID,
@@ -313,6 +329,7 @@ def _filed(request: ShareRequest, act: Act, terms: Terms, rule: RequestRule) -> 
 
 GUARDS: Final[Mapping[Guard, _Check]] = MappingProxyType(
     {
+        Guard.SHARED: _shared,
         Guard.COMPLETE: _complete,
         Guard.IN_DUTY: _in_duty,
         Guard.ONE_LIST: _one_list,

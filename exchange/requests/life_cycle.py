@@ -19,7 +19,7 @@ from registry.governance.two_persons import refuse_second_signature
 from schemas.access import ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
-__all__ = ["SUPPLEMENTED", "advance", "renewal_of"]
+__all__ = ["SUPPLEMENTED", "advance", "renewal_of", "requesters_of", "rule_of"]
 
 SUPPLEMENTED: Final = frozenset(
     {"duty", "purpose", "legal_basis", "scenario", "fields", "mode", "use_until", "truthful"}
@@ -40,12 +40,12 @@ def advance(request: ShareRequest, act: Act, terms: Terms) -> ShareRequest:
     Raises:
         ConflictError: TRANSITION_NOT_ALLOWED; SUPPLEMENT_REPEATED, a second list of what is missing.
         RefusedError: GRANT_OTHER_CONSUMER, NOT_PROVIDER, ROLE_MISSING, ROLE_FORBIDDEN (a program), SAME_PERSON,
-            PERSON_UNKNOWN, OUTSIDE_DUTY, CONFIRMATION_MISSING.
+            PERSON_UNKNOWN, NOT_SHARED, OUTSIDE_DUTY, CONFIRMATION_MISSING.
         InvalidError: REQUEST_INVALID, what the event requires is missing; CLAUSE_MISSING, a refusal without a clause.
     """
     if act.at.utcoffset() is None:
         raise InvalidError(Reason.REQUEST_INVALID, "got a time without an offset from UTC; times are aware")
-    rule = _rule_of(request, act.event)
+    rule = rule_of(request, act.event)
     _check_party(request, rule, act)
     _check_person(request, rule, act, terms)
     candidate = _supplemented(request, act) if act.event is Event.RESUBMIT else request
@@ -91,7 +91,18 @@ def renewal_of(grant: ShareRequest, *, renewal_id: str, use_until: datetime) -> 
     )
 
 
-def _rule_of(request: ShareRequest, event: Event) -> RequestRule:
+def requesters_of(request: ShareRequest) -> tuple[str, ...]:
+    """Return the accounts that submitted a request, and supplemented it: none of them decides on it."""
+    supplemented = (step.by for step in request.history if step.event is Event.RESUBMIT)
+    return tuple(dict.fromkeys((request.requested_by, *supplemented)))
+
+
+def rule_of(request: ShareRequest, event: Event) -> RequestRule:
+    """Return the row of an event in the state of a request.
+
+    Raises:
+        ConflictError: TRANSITION_NOT_ALLOWED, there is none.
+    """
     possible = [rule for rule in rules_from(request.state) if rule.overturned in {None, request.overturned}]
     for rule in possible:
         if rule.event is event:
@@ -126,8 +137,8 @@ def _check_party(request: ShareRequest, rule: RequestRule, act: Act) -> None:
 def _check_person(request: ShareRequest, rule: RequestRule, act: Act, terms: Terms) -> None:
     if rule.person and act.by.kind is not ActorKind.HUMAN:
         raise RefusedError(Reason.ROLE_FORBIDDEN, f"{rule.event} is an act of a person; a program may not")
-    before = [request.requested_by] if rule.not_by_requester else []
-    before += [signature.account for signature in request.signatures] if rule.not_by_signer else []
+    before = requesters_of(request) if rule.not_by_requester else ()
+    before += tuple(signature.account for signature in request.signatures) if rule.not_by_signer else ()
     for account in before:
         refusal = refuse_second_signature(account, act.by.id, terms.persons)
         if refusal is not None:
@@ -174,6 +185,7 @@ def _carried_out(request: ShareRequest, rule: RequestRule, act: Act, terms: Term
         reason=act.reason,
         clause=act.clause,
         reference=act.reference,
+        ground=str(act.ground or act.misuse or ""),
     )
     office = _OFFICES.get(act.event)
     if office is not None:
@@ -202,6 +214,7 @@ def _asked_for_more(request: ShareRequest, act: Act, terms: Terms) -> ShareReque
 
 
 def _resubmitted(request: ShareRequest, act: Act, terms: Terms) -> ShareRequest:
+    request = replace(request, signatures=())  # what was signed was another request
     if terms.due.supplement_restarts:
         return replace(request, received_at=act.at, overdue=tuple(o for o in request.overdue if o != Clock.REPLY))
     assert request.noticed_at is not None  # noqa: S101 - a request is supplemented after a notice

@@ -151,6 +151,7 @@ class Step:
         violation: clause of which it is a violation, by the party that let the clock run out; empty where it is none.
         reason, clause, reference: as the event requires; the reference is a filing, a certificate, a record of
             negotiations.
+        ground: of a refusal (`Ground`) or of a suspension (`SuspensionGround`); empty otherwise.
     """
 
     event: Event
@@ -164,6 +165,7 @@ class Step:
     reason: str = ""
     clause: str = ""
     reference: str = ""
+    ground: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

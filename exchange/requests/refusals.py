@@ -1,26 +1,29 @@
 """Refusals of share requests: to share is the rule, so a refusal says why, and by which law and article. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from exchange.requests.model import Ground
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Refusal", "check_clause", "check_ground"]
+__all__ = ["GROUND_WORDS", "check_clause", "check_ground"]
 
 _UNCONDITIONAL_GROUNDS = frozenset({Ground.OUT_OF_DUTY, Ground.INCOMPLETE_SCOPE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """What a refusal says beside its reason.
-
-    Attributes:
-        clause: law and article that is cited.
-        ground: see Ground; None = not said.
-    """
-
-    clause: str = ""
-    ground: Ground | None = None
+GROUND_WORDS: Final[Mapping[Ground, tuple[str, str]]] = MappingProxyType(
+    {
+        Ground.OUT_OF_DUTY: ("the records are not needed for a duty of the consumer", "超出申请部门履职需要"),
+        Ground.INCOMPLETE_SCOPE: (
+            "the request does not say completely what for and to what extent",
+            "申请材料不完整、使用范围不明确",
+        ),
+        Ground.CONDITIONS_NOT_MET: ("the conditions of sharing are not met", "不符合有条件共享的条件"),
+        Ground.NOT_SHARED: ("a law forbids to share the resource", "依法不予共享"),
+    }
+)
+"""Each ground in English and in Chinese, as the consumer reads it."""
 
 
 def check_clause(*, reason: str, clause: str) -> None:

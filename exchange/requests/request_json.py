@@ -49,6 +49,7 @@ def step_json(step: Step) -> dict[str, Json]:
         "reason": step.reason,
         "clause": step.clause,
         "reference": step.reference,
+        "ground": step.ground,
     }
     return {
         "event": str(step.event),
@@ -105,7 +106,9 @@ def _pauses(value: Sequence[Sequence[str]]) -> tuple[tuple[datetime, datetime], 
 
 
 def _step(value: Mapping[str, Any]) -> Step:
-    said = {name: value[name] for name in ("late", "violation", "reason", "clause", "reference") if name in value}
+    said = {
+        name: value[name] for name in ("late", "violation", "reason", "clause", "reference", "ground") if name in value
+    }
     return Step(
         event=Event(value["event"]),
         state=RequestState(value["state"]),

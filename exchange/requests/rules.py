@@ -69,6 +69,7 @@ class Guard(StrEnum):
     CERTIFIED = "certified"
     FILED = "filed"
     USE_OVER = "use_over"
+    SHARED = "shared"
 
 
 _POOL_ROLES: Mapping[Party, frozenset[Role]] = MappingProxyType(
@@ -130,7 +131,7 @@ _S, _E, _P, _G, _C = RequestState, Event, Party, Guard, Clock
 REQUEST_RULES: Final = (
     # event                     from              to                party         article        guards
     RequestRule(_E.SUBMIT,      _S.DRAFT,         _S.SUBMITTED,     _P.CONSUMER,  "Art. 20",
-                (_G.COMPLETE, _G.IN_DUTY, _G.USE_AHEAD)),
+                (_G.SHARED, _G.COMPLETE, _G.IN_DUTY, _G.USE_AHEAD)),
     RequestRule(_E.NEED_MORE,   _S.SUBMITTED,     _S.SUPPLEMENT,    _P.PROVIDER,  "Art. 21",     (_G.ONE_LIST,),
                 clock=_C.REPLY, not_by_requester=True),
     RequestRule(_E.RESUBMIT,    _S.SUPPLEMENT,    _S.SUBMITTED,     _P.CONSUMER,  "Art. 21",
@@ -149,11 +150,19 @@ REQUEST_RULES: Final = (
                 clock=_C.REPLY, person=False),
     RequestRule(_E.OVERDUE,     _S.APPROVED,      _S.APPROVED,      _P.SYSTEM,    "Art. 39(4)",  (_G.CLOCK_OVER,),
                 clock=_C.DELIVERY, person=False),
-    RequestRule(_E.APPROVE,     _S.SUBMITTED,     _S.COUNTERSIGNED, _P.PROVIDER,  "Art. 20, 21", (_G.USE_AHEAD,),
-                not_by_requester=True),
+    RequestRule(_E.APPROVE,     _S.SUBMITTED,     _S.COUNTERSIGNED, _P.PROVIDER,  "Art. 20, 21",
+                (_G.SHARED, _G.USE_AHEAD),
+                not_by_requester=True, not_by_signer=True),
+    # Signatures have no order: the officer may sign before the head, or after.
+    RequestRule(_E.COUNTERSIGN, _S.SUBMITTED,     _S.SUBMITTED,     _P.PROVIDER,  "",
+                (_G.COUNTERSIGNATURE_DUE, _G.USE_AHEAD),
+                not_by_requester=True, not_by_signer=True, department_roles=_OFFICER),
     RequestRule(_E.COUNTERSIGN, _S.COUNTERSIGNED, _S.COUNTERSIGNED, _P.PROVIDER,  "",
                 (_G.COUNTERSIGNATURE_DUE, _G.USE_AHEAD),
                 not_by_requester=True, not_by_signer=True, department_roles=_OFFICER),
+    RequestRule(_E.WITHDRAW_SIGNATURE, _S.SUBMITTED, _S.SUBMITTED, _P.PROVIDER, "",
+                (_G.OWN_SIGNATURE, _G.REASON_GIVEN),
+                overturned=False, department_roles=_OFFICER),
     RequestRule(_E.WITHDRAW_SIGNATURE, _S.COUNTERSIGNED, _S.SUBMITTED,  _P.PROVIDER, "",
                 (_G.OWN_SIGNATURE, _G.REASON_GIVEN),
                 overturned=False, department_roles=_HEAD | _OFFICER),
@@ -161,7 +170,7 @@ REQUEST_RULES: Final = (
                 (_G.OWN_SIGNATURE, _G.REASON_GIVEN),
                 overturned=True, department_roles=_OFFICER),
     RequestRule(_E.CONCLUDE,    _S.COUNTERSIGNED, _S.APPROVED,      _P.OVERSEER,  "Art. 20, 21",
-                (_G.ALL_SIGNED, _G.USE_AHEAD),
+                (_G.SHARED, _G.ALL_SIGNED, _G.USE_AHEAD),
                 clock=_C.REPLY, not_by_requester=True, department_roles=_HEAD | _OFFICER),
     RequestRule(_E.REJECT,      _S.SUBMITTED,     _S.REJECTED,      _P.PROVIDER,  "Art. 21",
                 (_G.CLAUSE_CITED, _G.GROUND_OF_TYPE),
@@ -173,7 +182,7 @@ REQUEST_RULES: Final = (
     RequestRule(_E.UPHOLD,      _S.IN_DISPUTE,    _S.REJECTED,      _P.AUTHORITY, "Art. 28",     (_G.CLAUSE_CITED,),
                 not_by_requester=True),
     RequestRule(_E.OVERTURN,    _S.IN_DISPUTE,    _S.COUNTERSIGNED, _P.AUTHORITY, "Art. 28",
-                (_G.REASON_GIVEN, _G.USE_AHEAD),
+                (_G.SHARED, _G.REASON_GIVEN, _G.USE_AHEAD),
                 not_by_requester=True),
     RequestRule(_E.PROVISION,   _S.APPROVED,      _S.ACTIVE,        _P.PROVIDER,  "Art. 22",     (_G.USE_AHEAD,),
                 clock=_C.DELIVERY, not_by_requester=True),

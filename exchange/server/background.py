@@ -23,6 +23,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
 from exchange.control.corrections.upkeep import CorrectionUpkeep
 from exchange.control.erasures import ErasureService
+from exchange.control.grants.request_clocks import RequestClocks
 from exchange.control.grants.service import GrantService
 from exchange.kpi.collector import Collector
 from exchange.records.append_recovery import AppendRecovery
@@ -160,14 +161,15 @@ def sweep(
     grants: GrantService,
     stop: threading.Event,
     *,
+    clocks: RequestClocks,
     measure: Sequence[tuple[str, Callable[[], object]]] = (),
     by_clock: Sequence[tuple[str, Callable[[], object]]] = (),
     clock_fault: Callable[[], PoolError | None] = lambda: None,
 ) -> None:
     """Every 10 s: write missing receipts, expire grants, and do what else is given by name; every 5 min: review grants.
 
-    No grant is expired or suspended, and nothing of *by_clock* done, by a clock that is not trusted: that could not be
-    undone when the clock is back.
+    With the reviews go the clocks of requests: what has run out is recorded. No grant is expired or suspended, no reply
+    late, and nothing of *by_clock* done, by a clock that is not trusted: that could not be undone when it is back.
     """
     turns = 0
     while not stop.is_set():
@@ -178,7 +180,7 @@ def sweep(
         if clock_fault() is None:
             tasks += [("expire", grants.expire), *by_clock]
             if turns % _REVIEW_EVERY == 0:
-                tasks.append(("review", grants.review_unmasked))
+                tasks += [("review", grants.review_unmasked), ("clocks", clocks.run)]
         for name, task in tasks:
             try:
                 task()

@@ -67,6 +67,8 @@ from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.request_clocks import RequestClocks
+from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.review import GrantReview
 from exchange.control.grants.service import GrantService
@@ -206,6 +208,7 @@ class App:
         roles: frozenset[Role] = frozenset(Role),
         own_database: bool = True,
         engines: bool = False,
+        now: Callable[[Reader], datetime] | None = None,
     ) -> Self:
         """Connect everything.
 
@@ -214,6 +217,7 @@ class App:
             roles: of this process.
             own_database: start the embedded PostgreSQL, where no other is configured.
             engines: start the engine processes that are configured; for a gateway.
+            now: by which grants and requests are decided; None = the database's clock. Only a demonstration moves it.
 
         Raises:
             InvalidError: CONFIG_INVALID, keys or database are not what the configuration says, or a key of another
@@ -223,7 +227,8 @@ class App:
         keys = _Keys.read(config, roles)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
         try:
-            return cls._connect(config, keys, roles, embedded, url, engines=config.limits.workers if engines else 0)
+            workers = config.limits.workers if engines else 0
+            return cls._connect(config, keys, roles, embedded, url, engines=workers, now=now or _database_clock)
         except BaseException:
             if embedded is not None:
                 embedded.stop()
@@ -239,13 +244,14 @@ class App:
         url: sa.URL,
         *,
         engines: int,
+        now: Callable[[Reader], datetime],
     ) -> Self:
         storage = _open_storage(config, keys, url, roles)
         audit = _open_audit(config, keys, storage, roles)
         tags = open_row_tags(keys.secrets)
         registry = _open_registry(config, storage.database, tags, roles)
         identity = _open_identity(config, keys, storage.database, registry, tags)
-        authorization = _open_authorization(keys, storage.database, registry, identity, tags, roles)
+        authorization = _open_authorization(keys, storage.database, registry, identity, tags, roles, now)
         serving = ServingGuard()
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         restored = RestoreGuard(partial(find_open_restore, storage.engine, audit.tags, config.folder))
@@ -258,6 +264,7 @@ class App:
             access=authorization.access,
             attributes=authorization.attributes,
             views=records.views,
+            requests=authorization.requests,
             duties=authorization.duties,
             violations=authorization.violations,
             window=RELEASE_WINDOW,
@@ -272,6 +279,7 @@ class App:
             attributes=authorization.attributes,
             masks=records.views,
             duties=authorization.duties,
+            requests=authorization.requests,
         )
         corrections = _open_corrections(keys, storage, audit, registry, authorization, records, workers, tags)
         services = RegistryServices(registry.departments, registry.catalogue, registry.subjects)
@@ -316,6 +324,21 @@ class App:
                 schemas=records.views,
                 now=utc_now,
             ),
+            request_reads=RequestReads(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                access=authorization.access,
+                requests=authorization.requests,
+                attributes=authorization.attributes,
+                grants=grant_reads,
+            ),
+            request_clocks=RequestClocks(
+                database=storage.database,
+                access=authorization.access,
+                requests=authorization.requests,
+                attributes=authorization.attributes,
+                grants=grants,
+            ),
             grant_permissions=GrantPermissions(
                 storage.database,
                 grant_reads,
@@ -323,6 +346,7 @@ class App:
                 authorization.attributes,
                 records.views,
                 authorization.violations,
+                grants.law,
             ),
             grant_use=GrantUse(
                 grants=grant_reads, access=authorization.access, entries=audit.entries, clock=microseconds
@@ -849,6 +873,7 @@ def _open_authorization(
     identity: _Identity,
     tags: RowTags,
     roles: frozenset[Role],
+    now: Callable[[Reader], datetime],
 ) -> _Authorization:
     seal = "grant-seal"
     mac = RowMac(keys.secrets.named_key(seal)) if seal in keys_of(roles).secrets.named else _absent(seal, roles)
@@ -858,7 +883,7 @@ def _open_authorization(
         catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),
         access=access,
         rules=StoredRules(PostgresRuleChanges(tags)),
-        now=_database_clock,
+        now=now,
         database=database,
     )
     requests = StoredRequests(PostgresRequests(tags), attributes)

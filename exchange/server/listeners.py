@@ -200,6 +200,7 @@ async def _gateway_role(app: App, scheduler: FairScheduler, listeners: frozenset
             background.sweep,
             app.pool.recovery,
             app.pool.grants,
+            clocks=app.pool.request_clocks,
             measure=measure,
             by_clock=[
                 ("violations", app.pool.violation_detector.step),

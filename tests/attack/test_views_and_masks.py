@@ -16,7 +16,7 @@ from exchange.client import Identity
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from registry.codec.framing import strip_frames
-from schemas.errors import PoolError, Reason, RefusedError
+from schemas.errors import PoolError, Reason
 from schemas.names import Topic
 from tests.e2e.conftest import kafka_section
 from tests.kit.patience import wait_for
@@ -166,6 +166,7 @@ def test_a_weaker_mask_is_written_out_with_a_reason_and_agreed_by_two_persons_of
         assert "id_number 公民身份号码 in clear, where the schema shows it as keep_3_4" in told
         assert "reason: a test compares what was published" in told
     approve = lambda: head.post(f"/grants/{grant_id}/approval")  # noqa: E731
+    assert approve()["state"] == "countersigned", "one signature opens nothing"
     assert refusal(approve) is Reason.CONFIRMATION_MISSING
     asker = stage.labour.account("security_officer")
     assert refusal(lambda: head.post(f"/grants/{grant_id}/confirmation")) is Reason.ROLE_MISSING
@@ -201,6 +202,7 @@ def test_a_disclosure_is_named_and_both_approvers_read_it(stage: Stage) -> None:
         assert "every delivered row tells diagnosis 诊断, by which the rows are chosen" in told
         assert "must confirm this" in told
     approve = lambda: stage.hospital.account("sharing_office_head").post(f"/grants/{grant_id}/approval")  # noqa: E731
+    assert approve()["state"] == "countersigned", "one signature opens nothing"
     assert refusal(approve) is Reason.CONFIRMATION_MISSING
     stage.hospital.approve(grant_id)
     assert len(stage.drawn(grant_id)) == 29
@@ -251,6 +253,7 @@ def test_two_grants_are_joined_row_by_row_and_so_the_second_is_decided_on_both(s
         assert "highest level G4" in told
         assert "this grant adds name, ward" in told
     head = stage.hospital.account("sharing_office_head")
+    assert head.post(f"/grants/{second}/approval")["state"] == "countersigned"
     assert refusal(lambda: head.post(f"/grants/{second}/approval")) is Reason.CONFIRMATION_MISSING
     stage.hospital.approve(second)
     truth = {(row["diagnosis"], row["name"]) for row in ROWS}
@@ -268,7 +271,7 @@ def test_the_order_of_approval_does_not_matter_and_a_third_needs_its_own_confirm
     officer, head = (stage.hospital.account(role) for role in ("security_officer", "sharing_office_head"))
     officer.post(f"/grants/{clear}/confirmation")
     stage.hospital.approve(plain)
-    assert refusal(lambda: head.post(f"/grants/{clear}/approval")) is Reason.CONFIRMATION_MISSING, "confirmed alone"
+    assert head.post(f"/grants/{clear}/approval")["state"] == "countersigned", "confirmed alone"
     officer.post(f"/grants/{clear}/confirmation")
     head.post(f"/grants/{clear}/approval")
     head.post(f"/grants/{plain}/suspend", {"reason": "试停"})
@@ -281,17 +284,13 @@ def test_of_two_approvals_at_once_one_sees_the_other(stage: Stage) -> None:
     stage.hospital.account("security_officer").post(f"/grants/{sensitive}/confirmation")
     head, barrier = stage.hospital.account("sharing_office_head"), threading.Barrier(2)
 
-    def approve(grant_id: str) -> Reason | None:
+    def approve(grant_id: str) -> str:
         barrier.wait()
-        try:
-            head.post(f"/grants/{grant_id}/approval")
-        except RefusedError as error:
-            return error.reason
-        return None
+        return str(head.post(f"/grants/{grant_id}/approval")["state"])
 
     with ThreadPoolExecutor(2) as threads:
         answers = list(threads.map(approve, (sensitive, plain)))
-    assert sorted(map(str, answers)) == ["None", "confirmation_missing"]
+    assert sorted(answers) == ["active", "countersigned"]
 
 
 def test_times_are_rounded_where_the_catalogue_entry_asks_for_it(world: World, numbers: Iterator[int]) -> None:

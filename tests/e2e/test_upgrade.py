@@ -65,6 +65,7 @@ class Line:
         self.grant, self.revoked, self.suspended = (self.labour.request(TOPIC, list(FIELDS), **terms) for _ in range(3))
         for grant in (self.grant, self.revoked, self.suspended):
             self.police.approve(grant)
+        self.waiting = self.labour.request(TOPIC, ["full_name"], **(in_clear("full_name") if terms else {}))
         head = self.police.account("sharing_office_head")
         for grant in (self.revoked, self.suspended):
             head.post(f"/grants/{grant}/suspend", {"reason": "under review"})
@@ -228,6 +229,25 @@ def serve_old_connectors(line: Line, before: Programs, other: Identity) -> None:
     assert len(keys) == len(set(keys)) == len(line.inserted), "each row is in the pool once"
 
 
+def decide_old_requests(line: Line) -> None:
+    """A request that was filed, and a grant that was suspended, before the law of requests had a table go on by it."""
+    for office in (line.labour, line.police):
+        for role in ("sharing_office_head", "security_officer"):  # the pool listens elsewhere now
+            token = office.account(role)._headers["authorization"].removeprefix("Bearer ")
+            office.accounts[role] = line.world.remote(token)
+    asker, head = (office.account("sharing_office_head") for office in (line.labour, line.police))
+    seen = asker.get(f"/requests/{line.waiting}")
+    assert (seen["state"], seen["clock"], seen["history"]) == ("submitted", "reply", [])
+    assert head.post(f"/requests/{line.waiting}/need_more", {"missing": ["依据的条款"]})["state"] == "supplement"
+    supplement = {"legal_basis": "社会保险法 第七十四条第一款"}
+    assert asker.post(f"/requests/{line.waiting}/resubmission", supplement)["state"] == "submitted"
+    assert line.police.approve(line.waiting)["state"] == "active"
+    assert head.post(f"/grants/{line.suspended}/terminate", {"reason": "ended"})["state"] == "terminated"
+    listed = {one["id"]: one["state"] for one in asker.list("/requests")}
+    assert listed[line.grant] == "active"
+    assert listed[line.waiting] == "active"
+
+
 def check_log(line: Line, now: Programs, kept: Path) -> None:
     """Stop the pool and verify its log from the checkpoint that was kept before the upgrade."""
     line.world.stop()
@@ -244,6 +264,7 @@ def test_a_pool_of_the_version_before_goes_on(line: Line) -> None:
     kept = use_and_kill(line)
     other = upgrade(line, now)
     serve_old_connectors(line, before, other)
+    decide_old_requests(line)
     check_log(line, now, kept)
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.roles import FORBIDDEN, Scope, rights_of
 from exchange.authorization.request_context import RequestContext
+from exchange.requests.details import Details
 from exchange.requests.model import Ground
-from exchange.requests.refusals import Refusal
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
@@ -26,7 +26,7 @@ from tests.kit.cases.registry import OTHER_USCC, USCC
 pytestmark = pytest.mark.postgres
 
 CALL = RequestContext(trace="0" * 32, client="test")
-REFUSAL = Refusal(clause="政务数据共享条例 第二十一条", ground=Ground.OUT_OF_DUTY)
+REFUSAL = Details(clause="政务数据共享条例 第二十一条", ground=Ground.OUT_OF_DUTY)
 AUTHORITY = a_person(Role.DATA_AUTHORITY, name="authority")
 
 
@@ -144,25 +144,25 @@ def test_an_approval_that_became_impossible_leaves_the_request_to_be_rejected(
     with pytest.raises(InvalidError, match="full_name"):
         app.pool.grants.approve(head, CALL, grant.id)
     assert state(app, grant.id) == "submitted"
-    rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone", refusal=REFUSAL)
+    rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone", details=REFUSAL)
     assert rejected.state is GrantState.REJECTED
 
 
 @pytest.mark.parametrize(
     ("reason", "refusal", "expected"),
     [
-        ("out of duty", None, Reason.CLAUSE_MISSING),
+        ("out of duty", Details(), Reason.CLAUSE_MISSING),
         ("out of duty", replace(REFUSAL, clause=" "), Reason.CLAUSE_MISSING),
         ("", REFUSAL, Reason.CLAUSE_MISSING),
         ("out of duty", replace(REFUSAL, ground=None), Reason.REQUEST_INVALID),
     ],
 )
 def test_a_refusal_without_reason_clause_or_ground_is_refused_and_in_the_log(
-    app: App, requested: tuple[Grant, Actor, Actor], reason: str, refusal: Refusal | None, expected: Reason
+    app: App, requested: tuple[Grant, Actor, Actor], reason: str, refusal: Details, expected: Reason
 ) -> None:
     grant, head, _ = requested
     with pytest.raises(InvalidError) as caught:
-        app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason=reason, refusal=refusal)
+        app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason=reason, details=refusal)
     assert caught.value.reason is expected
     assert state(app, grant.id) == "submitted"
     assert expected.value in leaves(app, Action.GRANT_REJECT)[-1]
@@ -170,10 +170,15 @@ def test_a_refusal_without_reason_clause_or_ground_is_refused_and_in_the_log(
 
 def test_a_refusal_s_clause_and_ground_are_in_its_entry(app: App, requested: tuple[Grant, Actor, Actor]) -> None:
     grant, head, _ = requested
-    app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="out of duty", refusal=REFUSAL)
-    assert json.loads(leaves(app, Action.GRANT_REJECT)[-1])["data"] == {
+    app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="out of duty", details=REFUSAL)
+    data = json.loads(leaves(app, Action.GRANT_REJECT)[-1])["data"]
+    assert {name: data[name] for name in ("clause", "ground", "reason", "state", "events", "article")} == {
         "clause": REFUSAL.clause, "ground": "out_of_duty", "reason": "out of duty", "state": "rejected",
+        "events": ["reject"], "article": "Art. 21",
     }  # fmt: skip
+    clock = data["clock"]
+    assert (clock["rule"], clock["profile"], clock["profile_version"]) == ("reply.conditional", "809", 1)
+    assert clock["late"] is False
 
 
 def leaves(app: App, action: Action) -> list[str]:
@@ -193,18 +198,25 @@ def test_what_may_be_done_is_what_the_acts_themselves_say(app: App, requested: t
     grant, head, editor = requested
     asker = a_person(Role.SHARING_OFFICE_HEAD, grant.consumer, name="asker")
     both = a_person(Role.SHARING_OFFICE_HEAD, grant.provider, name="both")
-    known(app, both)
+    known(app, both, AUTHORITY)
     impossible = "transition_not_allowed"
     assert may(app, head, grant) == {
-        "confirm": "role_missing", "approve": "allowed", "reject": "allowed", "suspend": impossible,
-        "rectified": impossible, "terminate": impossible,
+        "confirm": "role_missing", "approve": "allowed", "withdraw_signature": "role_missing", "need_more": "allowed",
+        "resubmit": "grant_other_consumer", "withdraw": "grant_other_consumer", "extend": "role_missing",
+        "reject": "allowed", "dispute": "grant_other_consumer", "uphold": "role_missing", "overturn": "role_missing",
+        "suspend": impossible, "rectified": impossible, "terminate": impossible, "complete": "grant_other_consumer",
+        "change_service": impossible, "terminate_by_agreement": impossible,
     }  # fmt: skip
+    assert {event for event, answer in may(app, asker, grant).items() if answer == "allowed"} == {"withdraw"}
+    assert may(app, AUTHORITY, grant)["extend"] == "allowed"
     assert may(app, asker, grant)["approve"] == "not_provider"
     assert set(may(app, editor, grant).values()) == {"role_missing"}
     assert may(app, AUTHORITY, grant)["suspend"] == impossible
     assert state(app, grant.id) == "submitted", "nothing is carried out"
     app.pool.grants.approve(head, CALL, grant.id)
-    assert [event for event, answer in may(app, both, grant).items() if answer == "allowed"] == ["suspend"]
+    assert [event for event, answer in may(app, both, grant).items() if answer == "allowed"] == [
+        "suspend", "change_service", "terminate_by_agreement",
+    ]  # fmt: skip
     stranger = a_person(Role.SHARING_OFFICE_HEAD, "d-other", name="stranger")
     with pytest.raises(RefusedError):
         may(app, stranger, grant)

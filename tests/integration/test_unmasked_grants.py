@@ -146,7 +146,7 @@ def test_written_out_and_approved_anew_a_grant_goes_on(stage: Stage) -> None:
         row_filter=None, not_before=now, expires=now + timedelta(days=300),
     )  # fmt: skip
     grant = stage.grants.submit(stage.asker, CALL, draft)
-    stage.grants.confirm(stage.officer, CALL, grant.id)
+    stage.grants.countersign(stage.officer, CALL, grant.id)
     stage.grants.approve(stage.head, CALL, grant.id)
     stage.register(schema(id_number="drop"))  # nothing shows more than what both approvers read: in clear
     stage.clock.ahead = timedelta(days=60)

@@ -17,6 +17,7 @@ from typing import Any
 import cedarpy
 import pytest
 
+from exchange.access.decision.grant_rules import GRANT_RULES, Party
 from exchange.access.decision.roles import RULES, Standing, decide_control
 from schemas.access import Action, Actor, ActorKind, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
@@ -73,6 +74,7 @@ def world(rng: random.Random) -> tuple[list[Grant], dict[str, str]]:
                 source_zone=rng.choice(["", "", "inner"]),
                 requested_by=f"person-{rng.randint(1, 40)}",
                 state=GrantState.ACTIVE,
+                approved_by=None,  # who signed before, the tests of signatures compare
             )
         )
     return grants, providers
@@ -277,10 +279,14 @@ def test_cedar_gives_the_same_answer_and_the_same_first_reason_for_records() -> 
 PERSONS = {f"person-{which}": f"staff-{which}" for which in (*range(1, 41), *"abc")}
 
 
+_OF_REQUESTS = {rule.action for rule in GRANT_RULES.values()}
+_OF_CONSUMERS = {rule.action for rule in GRANT_RULES.values() if rule.party is Party.CONSUMER}
+
+
 def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Request]:
     """Half of them random; half fitting, of which half are bent in one way. Acts on grants come more often."""
     acts = [action for action in Action if action.value.split(":")[1] not in {"records", "lane"}]
-    acts += [action for action in acts if ":grant:" in action.value] * 2 + [Action.GRANT_SUBMIT] * 6
+    acts += [action for action in acts if action in _OF_REQUESTS] * 2 + [Action.GRANT_SUBMIT] * 6
     bends: list[Request] = [
         {"actor": None},
         {"standing": None},
@@ -299,8 +305,8 @@ def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Reques
     ]
     for _ in range(CONTROL):
         grant, action = rng.choice(grants), rng.choice(acts)
-        about_grant = ":grant:" in action.value
-        side = grant.consumer if action is Action.GRANT_SUBMIT else grant.provider
+        about_grant = action in _OF_REQUESTS or action is Action.GRANT_READ
+        side = grant.consumer if action in _OF_CONSUMERS else grant.provider
         name = rng.choice([grant.requested_by, "person-a", "person-b", "person-c"])
         random_one = rng.random() < 0.5
         role = rng.choice(list(Role) if random_one else sorted(RULES.get(action) or Role))

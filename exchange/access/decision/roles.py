@@ -95,7 +95,7 @@ _SUPERVISING: Mapping[Role, Scope] = {
 }
 _WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
 _OFFICE = (_R.SHARING_OFFICE_HEAD, _R.SECURITY_OFFICER, _R.CATALOGUE_EDITOR)
-_ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
+_ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values()}
 
 RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
     {
@@ -336,6 +336,19 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.GRANT_PROVISION,
             _A.GRANT_REJECT,
             _A.GRANT_RESUME,
+            _A.GRANT_COUNTERSIGN,
+            _A.GRANT_WITHDRAW_SIGNATURE,
+            _A.GRANT_CONCLUDE,
+            _A.GRANT_COMPLETE,
+            _A.GRANT_CHANGE_SERVICE,
+            _A.GRANT_END_BY_AGREEMENT,
+            _A.REQUEST_NEED_MORE,
+            _A.REQUEST_RESUBMIT,
+            _A.REQUEST_WITHDRAW,
+            _A.REQUEST_EXTEND,
+            _A.REQUEST_DISPUTE,
+            _A.REQUEST_UPHOLD,
+            _A.REQUEST_OVERTURN,
             _A.APPROVAL_DECIDE,
             _A.CATALOGUE_PUBLISH,
             _A.CATALOGUE_RETAIN,
@@ -467,10 +480,12 @@ def rights_of(role: Role) -> dict[Action, Scope]:
 
 
 def _already_signed(actor: Actor, action: Action, grant: Grant, persons: Mapping[str, str]) -> Deny | None:
-    """Return the denial of an actor who requested the grant, or confirms and approves it as one person."""
+    """Return the denial of an actor who requested the grant, or signs it twice as one person."""
     refusal = refuse_second_signature(grant.requested_by, actor.id, persons)
     if refusal is None and action is _A.GRANT_APPROVE and grant.confirmed_by is not None:
         refusal = refuse_second_signature(grant.confirmed_by, actor.id, persons)
+    if refusal is None and action is _A.GRANT_COUNTERSIGN and grant.approved_by is not None:
+        refusal = refuse_second_signature(grant.approved_by, actor.id, persons)
     return refusal
 
 

@@ -22,7 +22,17 @@ from schemas.access import Grant, GrantState, Level
 from schemas.errors import ConflictError, Reason, RefusedError
 from schemas.names import Topic
 
-__all__ = ["ENDED", "HOLDING", "MOST_HELD", "Holding", "Part", "check_ceiling", "check_decided", "check_resumption"]
+__all__ = [
+    "ENDED",
+    "HOLDING",
+    "MOST_HELD",
+    "Holding",
+    "Part",
+    "check_asked",
+    "check_ceiling",
+    "check_decided",
+    "check_resumption",
+]
 
 HOLDING = frozenset({GrantState.APPROVED, GrantState.ACTIVE, GrantState.SUSPENDED})
 """States in which a grant is part of a holding."""
@@ -142,6 +152,16 @@ def check_ceiling(holding: Holding) -> None:
     _check_ceiling(holding, holding.grant.ceiling)
 
 
+def check_asked(holding: Holding) -> None:
+    """Check what of `check_decided` holds before everybody has signed.
+
+    Raises:
+        RefusedError, ConflictError: as `check_decided`, but CONFIRMATION_MISSING.
+    """
+    _check_undecided(holding)
+    check_ceiling(holding)
+
+
 def check_decided(holding: Holding) -> None:
     """Check that the holding may be brought about by the grant's own approval or activation.
 
@@ -150,8 +170,7 @@ def check_decided(holding: Holding) -> None:
             LEVEL_ABOVE_CEILING; CONFIRMATION_MISSING, it is sensitive, and nobody of the provider has confirmed it
             together with these other grants.
     """
-    _check_undecided(holding)
-    check_ceiling(holding)
+    check_asked(holding)
     if holding.sensitive and not _is_confirmed(holding.grant, set(holding.together_with)):
         raise _unconfirmed(holding)
 
@@ -211,7 +230,7 @@ def _is_confirmed(grant: Grant, others: set[str]) -> bool:
 def _unconfirmed(holding: Holding) -> RefusedError:
     others = f" together with {_listed(holding.together_with)}" if holding.others else ""
     return RefusedError(
-        Reason.CONFIRMATION_MISSING,
+        Reason.CONFIRMATION_MISSING,  # also where an officer has signed, and the consumer holds more since then
         f"the grant{others} shows more than the schema's masks, or delivers into another zone; a security officer of "
         "the providing department must confirm it first (`pool grant confirm`)",
     )

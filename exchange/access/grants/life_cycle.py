@@ -5,16 +5,17 @@ Which events there are, where they lead and who may carry them out is written in
 beside it: the limits of a request, a reason, a time. It checks again what the decision before it has checked, since the
 version that is locked may be another than the one that was decided on.
 
-Every event makes a new version of the grant; earlier versions are never changed. Nothing happens by silence: a request
-that no one answers stays a request (a late reply is a matter for supervision, State Council decree 809, Art. 39, and
-never an approval).
+Every event makes a new version of the grant; earlier versions are never changed. The law of a request, with its
+supplements, signatures and disputes, is `exchange.requests`: a grant follows the state to which its request came.
+Nothing happens by silence: a request that no one answers stays a request (a late reply is a matter for supervision,
+State Council decree 809, Art. 39, and never an approval).
 
 How a grant is serialized and hashed is in `exchange.access.grants.grant_json`.
 
     terms = RequestTerms(purposes=purposes, level=level, check_view=check_view)
     grant = submit(draft, by=consumer_head, at=now, terms=terms)
     grant = confirm(grant, by=provider_officer, at=now, holding=holding)       where the holding is sensitive
-    grant = approve(grant, by=provider_head, at=now, holding=holding)
+    grant = approve(grant, by=provider_head, at=now, holding=holding)          … or the other way round, and `conclude`
     grant = provision(grant, by=provider_head, at=now, holding=holding, view_schema_id=17)
 """
 
@@ -23,9 +24,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event, GrantRule, Party
+from exchange.access.decision.grant_rules import GRANT_RULES, Event, GrantRule, Party
 from exchange.access.grants.exposure import SchemaMasks, exposure_of, with_default_masks
-from exchange.access.grants.holding import Holding, check_ceiling, check_decided, check_resumption
+from exchange.access.grants.holding import (
+    Holding,
+    check_asked,
+    check_ceiling,
+    check_decided,
+    check_resumption,
+)
 from exchange.access.view.filter import fields_of
 from schemas.access import Actor, ActorKind, CaseRule, Grant, GrantState, Level, MaskRule, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
@@ -36,9 +43,11 @@ __all__ = [
     "RequestTerms",
     "advance",
     "approve",
+    "conclude",
     "confirm",
     "provision",
     "remind",
+    "resubmit",
     "submit",
     "supersede",
     "suspend_unmasked",
@@ -49,10 +58,13 @@ TERMINAL: Final = frozenset(
 )
 """States in which a grant may end (a rejected request may still be disputed)."""
 
-ADVANCING: Final = OFFERED - {
+ADVANCING: Final = frozenset(Event) - {
     Event.SUBMIT,
+    Event.RESUBMIT,
     Event.CONFIRM,
+    Event.COUNTERSIGN,
     Event.APPROVE,
+    Event.CONCLUDE,
     Event.PROVISION,
     Event.REMIND,
     Event.SUSPEND_UNMASKED,
@@ -92,6 +104,25 @@ def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Gra
         ConflictError: TRANSITION_NOT_ALLOWED, when it is no draft.
     """
     rule = _permit(draft, Event.SUBMIT, by=by, at=at)
+    return replace(_checked(draft, by, at, terms), version=1, state=rule.target)
+
+
+def resubmit(grant: Grant, supplemented: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Grant:
+    """Submit a request again, as *supplemented*: a draft with what its list of what is missing asks for.
+
+    Who requested it, and when, stays; whoever signed it signed another request, so that signatures are gone.
+
+    Raises:
+        InvalidError, RefusedError: as `submit`.
+        ConflictError: TRANSITION_NOT_ALLOWED, nothing was asked for.
+    """
+    rule = _permit(grant, Event.RESUBMIT, by=by, at=at)
+    checked = _checked(replace(supplemented, requested_by=by.id), by, at, terms)
+    return replace(checked, requested_by=grant.requested_by, version=grant.version + 1, state=rule.target)
+
+
+def _checked(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> Grant:
+    """Return what a draft asks for, with the schema's masks where it writes none; check every limit of it."""
     expected = [one for wrong, one in _violations(draft, by, at, terms) if wrong]
     if expected:  # all of them at once: the law gives one list of what is missing (Art. 21)
         raise InvalidError(Reason.REQUEST_INVALID, f"the request cannot be submitted: expected {'; '.join(expected)}")
@@ -110,7 +141,7 @@ def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Gra
         )
     request = _written_out(masked, terms.masks)
     terms.check_view(request)
-    return replace(request, version=1, state=rule.target, masks=tuple(sorted(request.masks)))
+    return replace(request, masks=tuple(sorted(request.masks)))
 
 
 def _written_out(draft: Grant, masks: SchemaMasks) -> Grant:
@@ -148,19 +179,29 @@ def _written_out(draft: Grant, masks: SchemaMasks) -> Grant:
 
 
 def confirm(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant:
-    """Confirm a sensitive request for its provider, as its security officer; the approval follows by another person.
+    """Sign a request for its provider, as its security officer, before the head or after; the head is another person.
 
     Raises:
         RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), LEVEL_ABOVE_CEILING.
         ConflictError: TRANSITION_NOT_ALLOWED.
     """
-    rule = _permit(grant, Event.CONFIRM, by=by, at=at)
+    after = grant.state is GrantState.COUNTERSIGNED
+    rule = _permit(grant, Event.COUNTERSIGN if after else Event.CONFIRM, by=by, at=at)
+    if by.id == grant.approved_by:
+        raise RefusedError(Reason.SAME_PERSON, "who approved a request does not countersign it; another person must")
     check_ceiling(holding)
     return replace(_next(grant, rule, by=by, at=at), confirmed_by=by.id, together_with=holding.together_with)
 
 
-def approve(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant:
-    """Approve a request for its provider. It is approved exactly as it was asked for, or not at all.
+def approve(grant: Grant, *, by: Actor, at: datetime, holding: Holding, concludes: bool = True) -> Grant:
+    """Sign a request for its provider, as the head. It is approved exactly as it was asked for, or not at all.
+
+    Args:
+        grant: as it is.
+        by: who.
+        at: when.
+        holding: all that its consumer would hold.
+        concludes: every other signature is there, so that it is approved; else it waits for the security officer's.
 
     Raises:
         RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), or as `check_decided`.
@@ -169,13 +210,27 @@ def approve(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant
     rule = _permit(grant, Event.APPROVE, by=by, at=at)
     if by.id == grant.confirmed_by:
         raise RefusedError(Reason.SAME_PERSON, "who confirmed a request does not approve it; another person must")
-    if at >= grant.expires:
-        raise ConflictError(
-            Reason.TRANSITION_NOT_ALLOWED,
-            f"the request asks for use until {grant.expires.isoformat()}, which is past; submit a new request",
-        )
+    _check_ahead(grant, at)
+    if concludes:
+        check_decided(holding)
+    else:
+        check_asked(holding)
+    signed = _next(grant, rule, by=by, at=at, state=rule.target if concludes else GrantState.COUNTERSIGNED)
+    return replace(signed, together_with=holding.together_with)
+
+
+def conclude(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant:
+    """Approve a request that everybody has signed whose signature is due; the approval is of this moment.
+
+    Raises:
+        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), or as `check_decided`.
+        ConflictError: TRANSITION_NOT_ALLOWED, also for a request whose time is over.
+    """
+    rule = _permit(grant, Event.CONCLUDE, by=by, at=at)
+    _check_ahead(grant, at)
     check_decided(holding)
-    return replace(_next(grant, rule, by=by, at=at), together_with=holding.together_with)
+    concluded = _next(grant, rule, by=by, at=at)
+    return replace(concluded, approved_at=at, together_with=holding.together_with)
 
 
 def provision(grant: Grant, *, by: Actor, at: datetime, holding: Holding, view_schema_id: int) -> Grant:
@@ -228,19 +283,27 @@ def supersede(grant: Grant, *, by: Actor, at: datetime) -> Grant:
 
 
 def advance(
-    grant: Grant, event: Event, *, by: Actor, at: datetime, reason: str = "", holding: Holding | None = None
+    grant: Grant,
+    event: Event,
+    *,
+    by: Actor,
+    at: datetime,
+    reason: str = "",
+    holding: Holding | None = None,
+    state: GrantState | None = None,
 ) -> Grant:
     """Carry out one of `ADVANCING`. *reason* goes to the audit entry, in words.
 
-    A suspended grant is resumed only with its *holding*, as `check_resumption` says.
+    A suspended grant is resumed only with its *holding*, as `check_resumption` says. *state* is the one to which the
+    request of the grant came; None = that of the rule.
 
     Raises:
         InvalidError: REQUEST_INVALID, without a reason where one is due (809, Art. 21 and 27).
         RefusedError: NOT_PROVIDER, SAME_PERSON, ROLE_FORBIDDEN, ROLE_MISSING.
-        ConflictError: TRANSITION_NOT_ALLOWED, also for an event with a function of its own, one that is not offered,
-            and an expiry before its time.
+        ConflictError: TRANSITION_NOT_ALLOWED, also for an event with a function of its own, and an expiry before its
+            time.
     """
-    if event in OFFERED - ADVANCING:
+    if event not in ADVANCING:
         raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, f"{event} has a call of its own")
     rule = _permit(grant, event, by=by, at=at)
     if rule.needs_reason and not reason.strip():
@@ -251,15 +314,15 @@ def advance(
         if holding is None:
             raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "a grant is resumed together with the others alone")
         check_resumption(holding)
-    return _next(grant, rule, by=by, at=at)
+    return _next(grant, rule, by=by, at=at, state=state)
 
 
 def _permit(grant: Grant, event: Event, *, by: Actor, at: datetime) -> GrantRule:
     """Return the rule of the event, if it may happen to this version now, by this actor."""
     _aware(at, "the time of the event")
     rule = GRANT_RULES.get(event)
-    if rule is None or event not in OFFERED or rule.source is not grant.state:
-        possible = sorted(e for e, other in GRANT_RULES.items() if other.source is grant.state and e in OFFERED)
+    if rule is None or grant.state not in rule.sources:
+        possible = sorted(e for e, other in GRANT_RULES.items() if grant.state in other.sources)
         raise ConflictError(
             Reason.TRANSITION_NOT_ALLOWED,
             f"got {event} for a grant that is {grant.state}; possible now: {', '.join(possible) or 'nothing'}",
@@ -291,11 +354,27 @@ def _check_party(grant: Grant, rule: GrantRule, by: Actor) -> None:
             raise RefusedError(Reason.ROLE_MISSING, f"got {rule.event} by the role {by.role}; expected {expected}")
 
 
-def _next(grant: Grant, rule: GrantRule, *, by: Actor, at: datetime, view_schema_id: int | None = None) -> Grant:
+def _check_ahead(grant: Grant, at: datetime) -> None:
+    if at >= grant.expires:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            f"the request asks for use until {grant.expires.isoformat()}, which is past; submit a new request",
+        )
+
+
+def _next(
+    grant: Grant,
+    rule: GrantRule,
+    *,
+    by: Actor,
+    at: datetime,
+    view_schema_id: int | None = None,
+    state: GrantState | None = None,
+) -> Grant:
     return replace(
         grant,
         version=grant.version + 1,
-        state=rule.target,
+        state=rule.target if state is None else state,
         approved_by=by.id if rule.second_signature else grant.approved_by,
         approved_at=at if rule.second_signature else grant.approved_at,
         view_schema_id=grant.view_schema_id if view_schema_id is None else view_schema_id,

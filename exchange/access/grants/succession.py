@@ -20,6 +20,7 @@ MOVED: Final = frozenset(
     {
         GrantState.SUBMITTED,
         GrantState.SUPPLEMENT,
+        GrantState.COUNTERSIGNED,
         GrantState.APPROVED,
         GrantState.ACTIVE,
         GrantState.SUSPENDED,

@@ -16,6 +16,7 @@ from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.review import GrantReview, Review, SchemaMaskSource
+from exchange.control.requests.stored import StoredRequests
 from exchange.deadlines.clock import DueState
 from exchange.duties.store import DutyStore
 from registry.database.damaged_row import DamagedRow
@@ -28,7 +29,7 @@ __all__ = ["MOST_COUNTED", "GrantReads", "read_grant"]
 
 MOST_COUNTED: Final = 1_000
 """Grants of one state that are counted; a state may have more."""
-_WAITS: Final = frozenset({GrantState.SUBMITTED})
+_WAITS: Final = frozenset({GrantState.SUBMITTED, GrantState.COUNTERSIGNED})
 _Item = TypeVar("_Item")
 
 
@@ -42,6 +43,7 @@ class GrantReads:
         attributes: of actors and resources.
         masks: how schemas mask fields.
         duties: the duty lists.
+        requests: the stored requests; without them, as the grants' rows tell them.
     """
 
     def __init__(
@@ -53,12 +55,13 @@ class GrantReads:
         attributes: AttributeProvider,
         masks: SchemaMaskSource,
         duties: DutyStore,
+        requests: StoredRequests | None = None,
     ) -> None:
         self._database = database
         self._enforcer = enforcer
         self._access = access
         self._attributes = attributes
-        self._review = GrantReview(access, masks, attributes, duties)
+        self._review = GrantReview(access, masks, attributes, duties, requests)
 
     def show(self, actor: Actor, call: RequestContext, grant_id: str) -> Review:
         """Return a grant, and in words what an approver must know of it.

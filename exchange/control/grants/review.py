@@ -7,7 +7,7 @@ lists, and for the audit entry of the decision.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from exchange.access.decision.parties import flow_of
@@ -20,26 +20,27 @@ from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
 from exchange.control.grants.duty import describe_duty
 from exchange.control.grants.similar import similar_decisions
+from exchange.control.requests.due_dates import reply_due
+from exchange.control.requests.stored import StoredRequests, received_at
 from exchange.deadlines.clock import Due, DueState
 from exchange.deadlines.in_force import RulesInForce
-from exchange.deadlines.profile import RuleId
 from exchange.duties.store import DutyStore
+from exchange.requests.model import COUNTERSIGNED_FROM, ShareRequest
+from exchange.requests.store import MemoryRequests
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
 from schemas.audit import Flow
 from schemas.canonical import Json
 from schemas.errors import CorruptError, InvalidError
-from schemas.identifiers import time_of_uuid7
 from schemas.names import Topic
 
 __all__ = ["GrantReview", "Review", "SchemaMaskSource", "decision_data", "describe"]
 
 _Levels: TypeAlias = dict[tuple[Topic, frozenset[str]], Level | None]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_ENDED = 200  # ids of ended grants in a document, the latest ones
-_ASKED = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
-_WAITS = frozenset({GrantState.SUBMITTED})
+_ASKED = frozenset({GrantState.SUBMITTED, GrantState.COUNTERSIGNED, GrantState.APPROVED})
+_WAITS = frozenset({GrantState.SUBMITTED, GrantState.COUNTERSIGNED})
 _UNDECIDED_IN = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 
 
@@ -145,6 +146,7 @@ class GrantReview:
         schemas: how schemas mask fields.
         attributes: for the levels of fields.
         duties: for the duty of a request, in words; without them, none are said.
+        requests: the stored requests, by which a reply is due; without them, as the grants' rows tell them.
     """
 
     def __init__(
@@ -153,8 +155,10 @@ class GrantReview:
         schemas: SchemaMaskSource,
         attributes: AttributeProvider,
         duties: DutyStore | None = None,
+        requests: StoredRequests | None = None,
     ) -> None:
         self._duties = duties
+        self._requests = requests or StoredRequests(MemoryRequests(), attributes)
         self._access = access
         self._schemas = schemas
         self._attributes = attributes
@@ -202,22 +206,18 @@ class GrantReview:
             levels=self._attributes.levels_of(reader, grant),
             similar=similar_decisions(self._access, reader, grant) if similar else (),
         )
-        return _with_deadline(
-            review,
-            self._attributes.now(reader),
-            self._rules(reader),
-            self._attributes.is_unconditional(reader, grant.topic),
-        )
+        request = self._requests.some(reader, [grant])[grant.id]
+        return _with_deadline(review, self._attributes.now(reader), self._rules(reader), request)
 
     def reviews(self, reader: Reader, grants: Sequence[Grant | DamagedRow]) -> list[Review | DamagedRow]:
         """Return the reviews of a list, without holdings; a damaged row stays one."""
         masks: dict[Topic, SchemaMasks] = {}
-        unconditional: dict[Topic, bool] = {}
         listed: list[Review | DamagedRow] = []
         if not grants:
             return listed
         now, rules = self._attributes.now(reader), self._rules(reader)
         read = [grant for grant in grants if not isinstance(grant, DamagedRow)]
+        requests = self._requests.some(reader, read)
         profiles = self._attributes.profiles(
             reader, {one for grant in read for one in (grant.consumer, grant.provider)}
         )
@@ -226,11 +226,9 @@ class GrantReview:
                 listed.append(grant)
                 continue
             known = self._masks(reader, grant.topic, masks)
-            if grant.topic not in unconditional:
-                unconditional[grant.topic] = self._attributes.is_unconditional(reader, grant.topic)
             review = _reviewed(grant, known, _describe_grant(grant, known), None)
             review = replace(review, flow=_flow(grant, profiles))
-            listed.append(_with_deadline(review, now, rules, unconditional[grant.topic]))
+            listed.append(_with_deadline(review, now, rules, requests[grant.id]))
         return listed
 
     def sharing_data(self, reader: Reader, grant: Grant) -> dict[str, Json]:
@@ -246,16 +244,6 @@ class GrantReview:
 
     def _describe_renewal(self, reader: Reader, grant: Grant) -> list[str]:
         return describe_renewal(grant, self._access.get(reader, grant.renews)) if grant.renews else []
-
-    def clock_data(self, reader: Reader, grant: Grant, *, done_at: datetime | None = None) -> dict[str, Json]:
-        """Return what an entry says of the clock of a request's reply; *done_at*: when it is decided, None before."""
-        rules, received = self._rules(reader), _received_at(grant)
-        unconditional = self._attributes.is_unconditional(reader, grant.topic)
-        ruling = None if rules is None else rules.book.find(_reply_rule(unconditional))
-        if rules is None or ruling is None or received is None:
-            return {}
-        due = ruling.clock(received).due(rules.calendar)
-        return {} if due is None else ruling.noted_clock(due, done_at=done_at)
 
     def _rules(self, reader: Reader) -> RulesInForce | None:
         """Return the rules in force; None where a row of them is damaged: a grant shows no deadline then."""
@@ -339,26 +327,18 @@ def _reviewed(
     )
 
 
-def _with_deadline(review: Review, now: datetime, rules: RulesInForce | None, unconditional: bool) -> Review:
-    received = _received_at(review.grant)
-    if rules is None or received is None:
-        return replace(review, submitted_at=received)
-    ruling = rules.book.find(_reply_rule(unconditional))
-    deadline = None if ruling is None else ruling.clock(received).due(rules.calendar)
+def _with_deadline(
+    review: Review, now: datetime, rules: RulesInForce | None, request: ShareRequest | DamagedRow
+) -> Review:
+    if isinstance(request, DamagedRow):
+        return review
+    # When a request was first received its id says; a clock that has restarted began with its supplement.
+    review = replace(review, submitted_at=received_at(review.grant))
+    if rules is None:
+        return review
+    deadline = reply_due(request, rules)
     due = None if deadline is None or review.grant.state not in _WAITS else deadline.state(now, rules.calendar)
-    return replace(review, submitted_at=received, deadline=deadline, due=due)
-
-
-def _received_at(grant: Grant) -> datetime | None:
-    """Return when a request was received, by its id, a UUIDv7 that the grant's seal covers: no column can move it."""
-    try:
-        return _EPOCH + timedelta(microseconds=time_of_uuid7(grant.id))
-    except ValueError:
-        return None
-
-
-def _reply_rule(unconditional: bool) -> RuleId:
-    return RuleId.REPLY_UNCONDITIONAL if unconditional else RuleId.REPLY_CONDITIONAL
+    return replace(review, deadline=deadline, due=due)
 
 
 def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:
@@ -413,7 +393,9 @@ def _describe_holding(holding: Holding) -> list[str]:
             f"{len(holding.ended)} grants have ended, the last of them {holding.ended[-1].id}; what they delivered "
             f"({', '.join(fields)}) may still be at the department"
         )
-    if holding.sensitive and grant.state in _ASKED:
+    shown = grant.ceiling if holding.part.level is None else holding.part.level
+    two_persons = holding.sensitive or shown >= COUNTERSIGNED_FROM
+    if two_persons and grant.state in _ASKED:
         sentences.append(
             f"confirmed by {grant.confirmed_by}"
             if grant.confirmed_by is not None and set(holding.together_with) <= set(grant.together_with)

@@ -1,8 +1,13 @@
-"""Grant service (共享申请与授权): submit, confirm, approve, reject, suspend, resume, terminate, expire.
+"""Grant service (共享申请与授权): every event of a request and of the grant that it becomes, but its renewal.
 
-Each step applies a pure event of `exchange.access.grants.life_cycle` to a locked grant, and stores a new version
-together with its audit entry, which contains the version's hash. Approval and provision are one call and two entries:
-the provider agrees, then the view's output schema is registered under a subject of its own, which is hidden from lists.
+Each step locks a grant, carries an event of its request out (`exchange.control.requests.law`), lets the grant follow
+(`exchange.access.grants.life_cycle`), and stores both with one audit entry, which contains the version's hash. Approval
+and provision are one call and two entries: the provider agrees, then the view's output schema is registered under a
+subject of its own, which is hidden from lists.
+
+An approval is complete once everybody has signed whose signature is due: the head of the provider's sharing office, and
+its security officer beside it from level 4 on, for what shows more than the schema's masks, or across zones. Until then
+the request is countersigned, and grants nothing.
 
 A grant is decided on together with all that its consumer holds of the resource (`exchange.access.grants.holding`), at
 its approval, at its activation and when it is resumed.
@@ -13,6 +18,7 @@ when the grant's row changed has either left by then or never will.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
@@ -27,6 +33,7 @@ from exchange.access.grants.life_cycle import (
     ADVANCING,
     advance,
     approve,
+    conclude,
     confirm,
     provision,
     remind,
@@ -43,21 +50,27 @@ from exchange.control.grants.parties import check_plaintext, check_zones
 from exchange.control.grants.reads import read_grant
 from exchange.control.grants.rectification import check_not_held
 from exchange.control.grants.review import GrantReview, Review, decision_data
-from exchange.control.grants.submission import Submission, ViewCheck
+from exchange.control.grants.submission import Asked, Submission, Supplement, ViewCheck
 from exchange.control.quotas import Quotas
+from exchange.control.requests.law import RequestLaw, accounts_of, followed, unsigned
+from exchange.control.requests.stored import StoredRequests
 from exchange.duties.store import DutyStore
-from exchange.requests.refusals import Refusal, check_clause, check_ground
+from exchange.requests.details import Details
+from exchange.requests.model import Event as RequestEvent
+from exchange.requests.model import ShareRequest
+from exchange.requests.refusals import check_ground
 from exchange.violations.store import ViolationStore
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Role
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Topic
 
 __all__ = ["GrantService", "PreparedChange", "ViewSchemas", "persons_of"]
 
 _log = structlog.get_logger()
-_ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
-_REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
+_ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if event in ADVANCING}
+_REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE, Event.COMPLETE, Event.TERMINATE_BY_AGREEMENT})
+_APPROVING = {GrantState.COUNTERSIGNED: Action.GRANT_CONCLUDE, GrantState.APPROVED: Action.GRANT_PROVISION}
 _ENDING = frozenset({Event.REJECT, Event.SUSPEND, Event.TERMINATE})  # possible where the current row is damaged, too
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
@@ -81,6 +94,7 @@ class PreparedChange:
     action: Action
     resource: str
     decision: Allow | Deny
+    persons: Mapping[str, str]  # of the actor, and of who requested and signed
 
 
 class GrantService:
@@ -95,6 +109,7 @@ class GrantService:
         access: AccessStore,
         attributes: AttributeProvider,
         views: ViewSchemas,
+        requests: StoredRequests,
         duties: DutyStore,
         violations: ViolationStore,
         window: float,
@@ -110,6 +125,7 @@ class GrantService:
         self._views = views
         self._violations = violations
         self._review = GrantReview(access, views, attributes)
+        self.law = RequestLaw(requests, attributes, duties)
         self._unmasked_for = unmasked_for
         self._submission = Submission(
             pool_id=pool_id,
@@ -118,6 +134,7 @@ class GrantService:
             access=access,
             attributes=attributes,
             views=views,
+            law=self.law,
             duties=duties,
             quotas=quotas or Quotas(),
             clock=clock,
@@ -128,69 +145,87 @@ class GrantService:
         self._review_again_at: dict[str, int] = {}  # grants that could not be reviewed → when to try again
         self._retry_at: dict[str, int] = {}  # grants that could not be expired → when to try again
 
-    def submit(self, actor: Actor, call: RequestContext, draft: Grant) -> Grant:
+    def submit(self, actor: Actor, call: RequestContext, draft: Grant, asked: Asked = Asked()) -> Grant:  # noqa: B008
         """File a request (共享申请); see `Submission.submit`."""
-        return self._submission.submit(actor, call, draft)
+        return self._submission.submit(actor, call, draft, asked)
 
-    def check(self, actor: Actor, call: RequestContext, draft: Grant) -> Review:
+    def check(self, actor: Actor, call: RequestContext, draft: Grant, asked: Asked = Asked()) -> Review:  # noqa: B008
         """Return a request as it would be filed, and what its approver would read; see `Submission.check`."""
-        return self._submission.check(actor, call, draft)
+        return self._submission.check(actor, call, draft, asked)
 
-    def confirm(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
-        """Confirm a request together with all that its consumer holds of the resource, before its approval.
+    def resubmit(self, actor: Actor, call: RequestContext, grant_id: str, supplement: Supplement) -> Grant:
+        """Submit a request again, with what it lacked; see `Submission.resubmit`."""
+        return self._submission.resubmit(actor, call, grant_id, supplement)
+
+    def countersign(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
+        """Sign a request as the provider's security officer, together with all that its consumer holds.
+
+        It may come before the head's signature or after it; the last one of those that are due approves the request,
+        and the head provides.
 
         Raises:
-            RefusedError: the actor may not confirm this.
-            ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to confirm.
+            RefusedError: the actor may not sign this; SAME_PERSON, it has signed already.
+            ConflictError: TRANSITION_NOT_ALLOWED, when no such signature is due.
         """
-        grant, proven = read_grant(self._database, self._access, grant_id)
-        standing = self._attributes.standing(actor)
+        grant, proven, persons = self._known(actor, grant_id)
         action = Action.GRANT_CONFIRM
-        persons = persons_of(self._attributes, actor, grant)
+        if grant is not None and grant.state is GrantState.COUNTERSIGNED:
+            action = Action.GRANT_COUNTERSIGN
+        standing = self._attributes.standing(actor)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
             now = self._attributes.now(work)
-            confirmed = confirm(grant, by=actor, at=now, holding=holding)
-            self._access.put(work, confirmed, entry_id=act.entry_id, at=now)
-            act.grant = reference_to(confirmed)
+            request = self._current(work, grant, holding)
+            said = Details().act(RequestEvent.COUNTERSIGN, by=actor, at=now)
+            request = self.law.advanced(work, act, request, said, persons)
+            signed = followed(confirm(grant, by=actor, at=now, holding=holding), request)
             act.note(**decision_data(holding))
-        return confirmed
+            if signed.state is GrantState.COUNTERSIGNED and not unsigned(request):
+                self._check_delivery(work, grant)
+                said = Details().act(RequestEvent.CONCLUDE, by=actor, at=now)
+                request = self.law.advanced(work, act, request, said, persons)
+                decided = replace(holding, part=replace(holding.part, grant=signed))
+                # One version for one act: the conclusion is the signature's own.
+                signed = replace(conclude(signed, by=actor, at=now, holding=decided), version=signed.version)
+            self._store(work, act, signed, request)
+        return signed
 
     def approve(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
-        """Approve a request and activate the grant, in one transaction: both happen, or neither.
+        """Sign a request as the head; once everybody has signed, approve it and activate the grant in one transaction.
 
-        A grant that is approved and not active yet, which an earlier version could leave behind, is activated.
+        A request that waits for the security officer is countersigned until then, and what is approved and not active
+        is activated.
 
         Raises:
-            RefusedError: the actor may not approve this.
+            RefusedError: the actor may not approve this; CONFIRMATION_MISSING, the head has signed already, and the
+                security officer has not; NOT_SHARED.
             ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to approve.
             InvalidError: the view does not suit the resource's schema any more.
         """
-        grant, proven = read_grant(self._database, self._access, grant_id)
+        grant, proven, persons = self._known(actor, grant_id)
         resource = str(grant.topic) if grant else grant_id
         standing = self._attributes.standing(actor)
-        action = Action.GRANT_APPROVE
-        if grant is not None and grant.state is GrantState.APPROVED:
-            action = Action.GRANT_PROVISION
-        persons = persons_of(self._attributes, actor, grant)
+        action = Action.GRANT_APPROVE if grant is None else _APPROVING.get(grant.state, Action.GRANT_APPROVE)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
             now = self._attributes.now(work)
+            request = self._current(work, grant, holding)
             last = act
-            if action is Action.GRANT_APPROVE:
-                self._views.check(work, grant)
-                check_zones(self._attributes, work, grant)
-                check_plaintext(self._attributes, work, grant)
-                grant = approve(grant, by=actor, at=now, holding=holding)
+            if action is not Action.GRANT_PROVISION:
+                grant, request = self._agree(work, act, actor, grant, holding, request, persons, action)
+                if grant.state is GrantState.COUNTERSIGNED or actor.department != grant.provider:
+                    self._store(work, act, grant, request)
+                    return grant
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
-                act.note(**decision_data(holding), **self._review.clock_data(work, grant, done_at=now))
                 decision = decide_control(
                     actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True, persons=persons
                 )
                 last = self._enforcer.follow(act, actor, Action.GRANT_PROVISION, resource, call, decision)
+            said = Details().act(RequestEvent.PROVISION, by=actor, at=now)
+            request = self.law.advanced(work, last, request, said, persons)
             schema_id = self._views.register(work, grant)
             renewed = None
             if grant.renews:
@@ -198,10 +233,9 @@ class GrantService:
                 grant = self._inheriting(work, grant, renewed)
             activated = replace(holding, part=replace(holding.part, grant=grant))
             grant = provision(grant, by=actor, at=now, holding=activated, view_schema_id=schema_id)
-            self._access.put(work, grant, entry_id=last.entry_id, at=now)
-            last.grant = reference_to(grant)
             last.note(view_schema=schema_id, fields=list(grant.fields), **decision_data(activated))
             last.note(**self._review.sharing_data(work, grant))
+            self._store(work, last, grant, request)
             if renewed is not None:
                 last.note(renews=grant.renews, **({"stream": grant.stream} if grant.stream else {}))
                 if renewed.state is GrantState.ACTIVE:
@@ -233,6 +267,41 @@ class GrantService:
         following.grant = reference_to(superseded)
         following.note(renewed_by=by, state=str(superseded.state))
 
+    def _agree(
+        self,
+        work: UnitOfWork,
+        act: AuditedAct,
+        actor: Actor,
+        grant: Grant,
+        holding: Holding,
+        request: ShareRequest,
+        persons: Mapping[str, str],
+        action: Action,
+    ) -> tuple[Grant, ShareRequest]:
+        """Carry the head's signature out, or the conclusion of a request that has it; return grant and request."""
+        self._check_delivery(work, grant)
+        now = self._attributes.now(work)
+        act.note(**decision_data(holding))
+        if action is Action.GRANT_CONCLUDE:
+            said = Details().act(RequestEvent.CONCLUDE, by=actor, at=now)
+            request = self.law.advanced(work, act, request, said, persons)
+            return conclude(grant, by=actor, at=now, holding=holding), request
+        said = Details().act(RequestEvent.APPROVE, by=actor, at=now)
+        request = self.law.advanced(work, act, request, said, persons)
+        missing = unsigned(request)
+        if missing:
+            act.note(waits_for=[*missing])
+        else:
+            said = Details().act(RequestEvent.CONCLUDE, by=actor, at=now)
+            request = self.law.advanced(work, act, request, said, persons)
+        return followed(approve(grant, by=actor, at=now, holding=holding, concludes=not missing), request), request
+
+    def _check_delivery(self, work: UnitOfWork, grant: Grant) -> None:
+        """Check that what is approved can be delivered as it was asked for."""
+        self._views.check(work, grant)
+        check_zones(self._attributes, work, grant)
+        check_plaintext(self._attributes, work, grant)
+
     def change(
         self,
         actor: Actor,
@@ -241,20 +310,28 @@ class GrantService:
         event: Event,
         *,
         reason: str = "",
-        refusal: Refusal | None = None,
+        details: Details = Details(),  # noqa: B008 - immutable
     ) -> Grant:
-        """Apply an event to a grant; a revocation returns when nothing more can leave under it.
+        """Apply an event to a request or a grant; a revocation returns when nothing more can leave under it.
 
         Raises:
             RefusedError: the actor may not.
-            ConflictError: TRANSITION_NOT_ALLOWED.
-            InvalidError: REQUEST_INVALID, without a reason or a ground where one is due; an event with a call of its
-                own; CLAUSE_MISSING, a request is rejected without reason or clause.
+            ConflictError: TRANSITION_NOT_ALLOWED; SUPPLEMENT_REPEATED.
+            InvalidError: REQUEST_INVALID, without what the event requires; an event with a call of its own;
+                CLAUSE_MISSING, a request is refused without reason or clause.
         """
-        changed = self._change(actor, call, grant_id, event, reason=reason, refusal=refusal)
+        changed = self._change(actor, call, grant_id, event, reason=reason, details=details)
         if event in _REVOCATIONS:
             self._sleep(self._window)
         return changed
+
+    def run_out(self, grant_id: str, event: Event) -> Grant:
+        """Apply an event of a clock, as the pool's own timer: OVERDUE, LAPSE, or EXPIRE of what was never active.
+
+        Raises:
+            ConflictError: TRANSITION_NOT_ALLOWED, the clock has not run out, or that is recorded already.
+        """
+        return self._change(_TIMER, RequestContext(trace="0" * 32, client="timer"), grant_id, event)
 
     def _change(
         self,
@@ -264,7 +341,7 @@ class GrantService:
         event: Event,
         *,
         reason: str = "",
-        refusal: Refusal | None = None,
+        details: Details = Details(),  # noqa: B008 - immutable
     ) -> Grant:
         """Apply an event to a grant, without waiting for the release window."""
         action = _ACTION.get(event)
@@ -273,15 +350,15 @@ class GrantService:
                 Reason.REQUEST_INVALID,
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
-        grant, proven = read_grant(self._database, self._access, grant_id)
-        if event in _ENDING:  # decided by what the pool wrote last; there is a version of it, whatever its row says
-            proven = grant is not None
-        standing, persons = self._attributes.standing(actor), persons_of(self._attributes, actor, grant)
+        grant, proven, persons = self._known(actor, grant_id)
+        # To end it is decided by what the pool wrote last; there is a version of it, whatever its row says.
+        proven = grant is not None if event in _ENDING else proven
+        standing = self._attributes.standing(actor)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             if event is Event.RECTIFIED:
                 check_not_held(self._violations, work, grant_id)
-            return self._applied(work, act, actor, grant_id, event, reason=reason, refusal=refusal)
+            return self._applied(work, act, actor, grant_id, event, persons, reason=reason, details=details)
 
     def prepared(self, actor: Actor, grant_id: str, event: Event) -> PreparedChange:
         """Return the decision on an event of a grant, for an act of which it is a part (`follow`).
@@ -289,13 +366,12 @@ class GrantService:
         The version that is locked then is checked again. An event of a grant that there is not is refused there.
         """
         action = _ACTION[event]
-        grant, proven = read_grant(self._database, self._access, grant_id)
-        if event in _ENDING:
-            proven = grant is not None
-        standing, persons = self._attributes.standing(actor), persons_of(self._attributes, actor, grant)
+        grant, proven, persons = self._known(actor, grant_id)
+        proven = grant is not None if event in _ENDING else proven
+        standing = self._attributes.standing(actor)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         resource = str(grant.topic) if grant else grant_id
-        return PreparedChange(actor, grant_id, event, action, resource, decision)
+        return PreparedChange(actor, grant_id, event, action, resource, decision, persons)
 
     def follow(
         self, work: UnitOfWork, act: AuditedAct, call: RequestContext, change: PreparedChange, *, reason: str
@@ -309,7 +385,9 @@ class GrantService:
         """
         actor = change.actor
         following = self._enforcer.follow(act, actor, change.action, change.resource, call, change.decision)
-        return self._applied(work, following, actor, change.grant_id, change.event, reason=reason)
+        return self._applied(
+            work, following, actor, change.grant_id, change.event, change.persons, reason=reason, by_case=True
+        )
 
     def await_releases(self) -> None:
         """Wait until what was about to leave under a revoked grant has left, or never will."""
@@ -322,42 +400,103 @@ class GrantService:
         actor: Actor,
         grant_id: str,
         event: Event,
+        persons: Mapping[str, str],
         *,
         reason: str,
-        refusal: Refusal | None = None,
+        details: Details = Details(),  # noqa: B008 - immutable
+        by_case: bool = False,
     ) -> Grant:
-        """Apply a decided event to a grant within a transaction; *act* gets what its entry says."""
-        holding, damaged = None, False
-        if event is Event.RECTIFIED:
-            grant, holding = self._lock_with_holding(work, grant_id)
-            act.note(**decision_data(holding))
-        elif event in _ENDING:
-            grant, damaged = self._access.lock_to_end(work, grant_id)
-        else:
-            grant = self._access.lock_for_update(work, grant_id)
-        if event is Event.REJECT:
-            said = refusal or Refusal()
-            check_clause(reason=reason, clause=said.clause)
-            unconditional = self._attributes.is_unconditional(work, grant.topic)
-            check_ground(said.ground, unconditional=unconditional or self._review.is_returned(work, grant))
-            act.note(clause=said.clause, ground=str(said.ground))
+        """Apply a decided event to a grant within a transaction; *act* gets what its entry says.
+
+        Until when a grant that a violation case suspends (*by_case*) can be rectified, the case's own order says.
+        """
+        grant, holding, damaged = self._locked_for(work, grant_id, event)
+        if event is Event.REJECT and self._review.is_returned(work, grant):
+            check_ground(
+                details.ground, unconditional=True
+            )  # a lower level's own rows are shared as without conditions
         now = self._attributes.now(work)
-        if event is Event.REJECT:
-            act.note(**self._review.clock_data(work, grant, done_at=now))
-        changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
+        act.note(**({} if holding is None else decision_data(holding)), **details.noted())
+        request = self._readable(work, act, grant, event)
+        state = None
+        if request is not None:
+            said = details.act(RequestEvent(event.value), by=actor, at=now, reason=reason)
+            if event is Event.SUSPEND:
+                said = replace(said, rectify_until=grant.expires) if by_case else self.law.rectify_until(work, said)
+            request = self.law.advanced(work, act, request, said, persons)
+            state = GrantState(request.state.value)
+        changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding, state=state)
+        if request is not None:
+            changed = followed(changed, request)
+        act.note(reason=reason, state=str(changed.state))
+        return self._store_change(work, act, grant, changed, request, damaged=damaged)
+
+    def _locked_for(self, work: UnitOfWork, grant_id: str, event: Event) -> tuple[Grant, Holding | None, bool]:
+        """Return a grant, locked for an event; what its consumer holds, to resume it; whether its row is damaged."""
+        if event is Event.RECTIFIED:
+            return *self._lock_with_holding(work, grant_id), False
+        if event in _ENDING:
+            grant, damaged = self._access.lock_to_end(work, grant_id)
+            return grant, None, damaged
+        return self._access.lock_for_update(work, grant_id), None, False
+
+    def _store_change(
+        self,
+        work: UnitOfWork,
+        act: AuditedAct,
+        grant: Grant,
+        changed: Grant,
+        request: ShareRequest | None,
+        *,
+        damaged: bool,
+    ) -> Grant:
+        if request is not None and not damaged and replace(changed, version=grant.version) == grant:
+            act.grant = reference_to(grant)  # an event of the request alone: its grant says the same as before
+            self.law.put(work, request)
+            return grant
         if damaged:
             act.note(damaged=True)
-            put = self._access.put_over_damaged
+            now = self._attributes.now(work)
+            changed = self._access.put_over_damaged(work, changed, entry_id=act.entry_id, at=now).grant
+            act.grant = reference_to(changed)
+            if request is not None:
+                self.law.put(work, request)
         else:
-            put = self._access.put
-        changed = put(work, changed, entry_id=act.entry_id, at=now).grant
-        act.grant = reference_to(changed)
-        act.note(reason=reason, state=str(changed.state))
+            self._store(work, act, changed, request)
         return changed
 
     def holds_any(self, work: UnitOfWork, department: str) -> bool:
         """Return whether a department is the consumer of a grant or request that has not ended."""
         return self._access.count(work, department, MOVED, 1) > 0
+
+    def _known(self, actor: Actor, grant_id: str) -> tuple[Grant | None, bool, Mapping[str, str]]:
+        """Return a grant, whether its row is proven, and the persons of the actor and of who requested and signed."""
+        grant, proven = read_grant(self._database, self._access, grant_id)
+        accounts: tuple[str, ...] = ()
+        if grant is not None and actor.kind is ActorKind.HUMAN:
+            with self._database.read() as reader, suppress(CorruptError):
+                accounts = accounts_of(self.law.requests.of(reader, grant))
+        return grant, proven, persons_of(self._attributes, actor, grant, accounts)
+
+    def _current(self, work: UnitOfWork, grant: Grant, holding: Holding) -> ShareRequest:
+        return self.law.current(work, grant, sensitive=holding.sensitive, together=holding.together_with)
+
+    def _readable(self, work: UnitOfWork, act: AuditedAct, grant: Grant, event: Event) -> ShareRequest | None:
+        """Return the request of a grant; None where its row is damaged, and the event only takes away."""
+        try:
+            return self.law.current(work, grant)
+        except CorruptError:
+            if event not in _ENDING | {Event.EXPIRE}:
+                raise
+            act.note(damaged_request=True)
+            return None
+
+    def _store(self, work: UnitOfWork, act: AuditedAct, grant: Grant, request: ShareRequest | None) -> None:
+        """Store a new version of a grant with its request, as the act's."""
+        self._access.put(work, grant, entry_id=act.entry_id, at=self._attributes.now(work))
+        act.grant = reference_to(grant)
+        if request is not None:
+            self.law.put(work, request)
 
     def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:
         """Lock a grant, and all that its consumer holds of the resource before it; return both.
@@ -476,8 +615,11 @@ class GrantService:
         return event
 
 
-def persons_of(attributes: AttributeProvider, actor: Actor, grant: Grant | None) -> Mapping[str, str]:
-    """Return the persons of the actor and of who signed before: a program's act needs none."""
+def persons_of(
+    attributes: AttributeProvider, actor: Actor, grant: Grant | None, accounts: tuple[str, ...] = ()
+) -> Mapping[str, str]:
+    """Return the persons of the actor, and of who requested and signed before: a program's act needs none."""
     if grant is None or actor.kind is not ActorKind.HUMAN:
         return {}
-    return attributes.persons(*filter(None, (actor.id, grant.requested_by, grant.confirmed_by)))
+    signed = (grant.requested_by, grant.approved_by, grant.confirmed_by)
+    return attributes.persons(*dict.fromkeys(filter(None, (actor.id, *signed, *accounts))))

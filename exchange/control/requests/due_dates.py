@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -16,7 +16,7 @@ from exchange.requests.model import RequestState, ShareRequest
 from exchange.requests.rules import Clock
 from registry.directory.model import ShareType
 
-__all__ = ["CLOCKS", "RulesDue", "due_of"]
+__all__ = ["CLOCKS", "RulesDue", "due_of", "reply_due"]
 
 _RULES: Final[Mapping[Limit, RuleId]] = MappingProxyType(
     {
@@ -68,6 +68,10 @@ class RulesDue(DueDates):
         pause = None if self._reply is None else self._reply.rule.pause
         return pause is not None and pause.then is AfterPause.RESTART
 
+    def find(self, limit: Limit) -> Ruling | None:
+        """Return the rule of a limit; None where no profile has it."""
+        return self._rules.book.find(_RULES[limit])
+
     def ruling(self, limit: Limit) -> Ruling:
         """Return the rule of a limit.
 
@@ -91,8 +95,19 @@ class RulesDue(DueDates):
         return due
 
     def due_at(self, limit: Limit, start: datetime, *, extension: int = 0, pauses: tuple[Pause, ...] = ()) -> datetime:
-        """See `DueDates.due_at`."""
+        """See `DueDates.due_at`. Where no profile has a rule, its clock never runs out: nothing is late by no law."""
+        if self._rules.book.find(_RULES[limit]) is None:
+            return datetime.max.replace(tzinfo=UTC)
         return self.due(limit, start, extension=extension, pauses=pauses).at
+
+
+def reply_due(request: ShareRequest, rules: RulesInForce) -> Due | None:
+    """Return until when the reply of a request is due, or was; None where it has no such clock, or no rule."""
+    span = limit_of(request, Clock.REPLY)
+    if span is None or rules.book.find(_RULES[span.limit]) is None:
+        return None
+    due = RulesDue(rules, request.share_type)
+    return due.due(span.limit, span.start, extension=span.extension, pauses=span.pauses)
 
 
 def due_of(request: ShareRequest, rules: RulesInForce) -> tuple[Clock, Due] | None:

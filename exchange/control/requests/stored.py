@@ -24,8 +24,9 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import ShareType
 from schemas.access import Grant, Level
 from schemas.identifiers import time_of_uuid7
+from schemas.names import Topic
 
-__all__ = ["StoredRequests", "request_of", "scenario_of"]
+__all__ = ["StoredRequests", "received_at", "request_of", "scenario_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,16 +50,17 @@ class StoredRequests:
             CorruptError: ROW_FORGED, its row is not one that the pool wrote.
         """
         stored = self._store.get(reader, grant.id)
-        return self._derived(reader, grant) if stored is None else _following(stored, grant)
+        return self._derived(reader, grant, {}) if stored is None else _following(stored, grant)
 
     def some(self, reader: Reader, grants: Sequence[Grant]) -> Mapping[str, ShareRequest | DamagedRow]:
         """Return the requests of grants by their ids; one whose row the pool did not write is named."""
         stored = self._store.some(reader, {grant.id for grant in grants})
         found: dict[str, ShareRequest | DamagedRow] = {}
+        known: dict[Topic, ShareType] = {}
         for grant in grants:
             one = stored.get(grant.id)
             if one is None:
-                found[grant.id] = self._derived(reader, grant)
+                found[grant.id] = self._derived(reader, grant, known)
             else:
                 found[grant.id] = one if isinstance(one, DamagedRow) else _following(one, grant)
         return found
@@ -72,10 +74,12 @@ class StoredRequests:
         """
         self._store.put(work, request)
 
-    def _derived(self, reader: Reader, grant: Grant) -> ShareRequest:
-        resource = self._attributes.resource_of(reader, grant.topic)
-        share_type = ShareType.CONDITIONAL if resource is None else ShareType(resource.share_type)
-        return request_of(grant, share_type=share_type, level=self._attributes.level_of(reader, grant))
+    def _derived(self, reader: Reader, grant: Grant, known: dict[Topic, ShareType]) -> ShareRequest:
+        """Return the request of a grant of before; its level is that of its ceiling until it is decided on."""
+        if grant.topic not in known:  # a list has hundreds of grants on one resource
+            resource = self._attributes.resource_of(reader, grant.topic)
+            known[grant.topic] = ShareType.CONDITIONAL if resource is None else ShareType(resource.share_type)
+        return request_of(grant, share_type=known[grant.topic], level=None)
 
 
 def request_of(grant: Grant, *, share_type: ShareType, level: Level | None) -> ShareRequest:
@@ -89,7 +93,7 @@ def request_of(grant: Grant, *, share_type: ShareType, level: Level | None) -> S
         share_type: of the resource now.
         level: highest of its fields now; None = unknown, so that its ceiling counts.
     """
-    received = _received_at(grant)
+    received = received_at(grant) or grant.not_before
     signed = []
     if grant.approved_by is not None and grant.approved_at is not None:
         signed.append(Signature(Office.HEAD, grant.approved_by, grant.approved_at))
@@ -113,6 +117,7 @@ def request_of(grant: Grant, *, share_type: ShareType, level: Level | None) -> S
         use_until=grant.expires,
         truthful=True,
         requested_by=grant.requested_by,
+        renews=grant.renews or None,
         state=RequestState(grant.state.value),
         received_at=received,
         signatures=tuple(signed),
@@ -127,6 +132,8 @@ def scenario_of(grant: Grant) -> str:
 
 
 def _following(request: ShareRequest, grant: Grant) -> ShareRequest:
+    """Return a stored request with the parties of its grant, which a merger moves, and in its state."""
+    request = replace(request, consumer=grant.consumer, provider=grant.provider, resource=str(grant.topic))
     if request.state.value == grant.state.value:
         return request
     suspended = grant.state.value == RequestState.SUSPENDED.value
@@ -137,9 +144,9 @@ def _following(request: ShareRequest, grant: Grant) -> ShareRequest:
     )
 
 
-def _received_at(grant: Grant) -> datetime:
-    """Return when a request was received: its id says so, a UUIDv7 that the grant's seal covers."""
+def received_at(grant: Grant) -> datetime | None:
+    """Return when a request was received, as its id says: a UUIDv7, under the grant's seal; None for another one."""
     try:
         return _EPOCH + timedelta(microseconds=time_of_uuid7(grant.id))
     except ValueError:
-        return grant.not_before
+        return None

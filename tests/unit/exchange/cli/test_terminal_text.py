@@ -42,6 +42,9 @@ class _Answers:
     def get(self, path: str, query: Any = None) -> Any:
         if path.endswith(("/proof", "/checkpoint")):
             return f"{_EVIL}\n"
+        if path.startswith("/requests/"):  # of a grant, `history` is a word
+            step = dict.fromkeys(("event", "state", "by", "at", "article", "reason", "clause"), _EVIL)
+            return {**_document(), "history": [step]}
         return (
             [_document()]
             if path in {"/audit/entries", "/audit/keys", "/users", "/grants"} or path.endswith("/batches")
@@ -121,6 +124,10 @@ def _document() -> dict[str, Any]:
         "drafts": [], "unchanged": [], "gaps": [{"row": 2, "heading": _EVIL, "code": _EVIL, "en": _EVIL}],
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
+    document |= {
+        "scenario": _EVIL, "mode": _EVIL, "clock": _EVIL, "waits_for": [_EVIL], "missing": [_EVIL],
+        "refusal": {"reason": _EVIL, "clause": _EVIL, "ground": _EVIL, "ground_en": _EVIL, "ground_zh": _EVIL},
+    }  # fmt: skip
     figure = {"kpi": "denials", "value": 3, "entries": 2, "first": [_EVIL], "by": {_EVIL: 3}}
     document |= {
         "month": _EVIL,
@@ -173,6 +180,7 @@ def _arguments(command: Any, file: Path) -> list[str]:
         "resource": "residents.v1",
         "to": "inner",
         "year": "2027",
+        "days": "5",
     }
     words: list[str] = []
     for one in command.params:

@@ -58,6 +58,8 @@ def fitting(rule: RequestRule) -> tuple[ShareRequest, dict[str, Any]]:
     if rule.overturned:
         request = advance(in_state(S.IN_DISPUTE), act(E.OVERTURN), terms())
         return request, {"by": CHEN}
+    if (rule.event, rule.source) == (E.WITHDRAW_SIGNATURE, S.SUBMITTED):  # the officer signed before the head
+        return advance(in_state(S.SUBMITTED, sensitive=True), act(E.COUNTERSIGN), terms()), {"by": SUN}
     return in_state(rule.source, **({"sensitive": True} if rule.event is E.COUNTERSIGN else {})), said
 
 
@@ -88,7 +90,7 @@ def test_nobody_outside_the_row_carries_an_event_out(rule: RequestRule) -> None:
             Party.SYSTEM: somebody is TIMER,
         }[rule.party]
         one_person = somebody in {WANG_AS_HEAD, WANG_AS_OFFICER, WANG_AS_AUTHORITY}
-        signed = somebody is LI_AS_OFFICER
+        signed = somebody is LI_AS_OFFICER and rule.source is S.COUNTERSIGNED
         may = (
             right_side
             and somebody.role in rule.roles
@@ -451,3 +453,61 @@ def test_a_time_without_an_offset_is_refused() -> None:
 def test_strangers_and_the_consumer_itself_do_not_decide() -> None:
     for somebody in (ZHOU, WANG, TIMER):
         refusal(lambda s=somebody: advance(in_state(S.SUBMITTED), act(E.APPROVE, by=s), terms()))
+
+
+# --- what is not shared, departments without a duty list, signatures in either order
+
+
+class NoList:
+    """A department without a duty list: it names no duty."""
+
+    def covers(self, department: str, duty: str, purpose: str) -> bool:
+        del department, purpose
+        return not duty
+
+
+def test_what_is_not_shared_is_neither_asked_for_nor_agreed_to() -> None:
+    closed = {"share_type": ShareType.NONE}
+    assert refusal(lambda: advance(a_draft(**closed), act(E.SUBMIT), terms())) is Reason.NOT_SHARED
+    for state, event in ((S.SUBMITTED, E.APPROVE), (S.COUNTERSIGNED, E.CONCLUDE), (S.IN_DISPUTE, E.OVERTURN)):
+        request = replace(in_state(state), **closed)
+        assert refusal(lambda request=request, event=event: advance(request, act(event), terms())) is Reason.NOT_SHARED  # type: ignore[misc]
+
+
+def test_a_department_without_a_duty_list_names_no_duty() -> None:
+    assert advance(a_draft(duty=""), act(E.SUBMIT), terms(duties=NoList())).state is S.SUBMITTED
+    assert refusal(lambda: advance(a_draft(duty=""), act(E.SUBMIT), terms())) is Reason.REQUEST_INVALID
+    assert refusal(lambda: advance(a_draft(), act(E.SUBMIT), terms(duties=NoList()))) is Reason.OUTSIDE_DUTY
+
+
+def test_the_officer_signs_before_the_head_or_after() -> None:
+    request = in_state(S.SUBMITTED, sensitive=True)
+    for events in ((E.COUNTERSIGN, E.APPROVE, E.CONCLUDE), (E.APPROVE, E.COUNTERSIGN, E.CONCLUDE)):
+        after = request
+        for event in events:
+            after = advance(after, act(event), terms())
+        assert after.state is S.APPROVED
+        assert {one.office for one in after.signatures} == {Office.HEAD, Office.SECURITY_OFFICER}
+    first = advance(request, act(E.COUNTERSIGN), terms())
+    assert refusal(lambda: advance(first, act(E.COUNTERSIGN), terms())) is Reason.SAME_PERSON
+    taken = advance(first, act(E.WITHDRAW_SIGNATURE, by=SUN), terms())
+    assert (taken.state, taken.signatures) == (S.SUBMITTED, ())
+
+
+def test_a_supplement_takes_signatures_away_and_who_wrote_it_does_not_decide() -> None:
+    signed = advance(in_state(S.SUBMITTED, sensitive=True), act(E.COUNTERSIGN), terms())
+    asked = advance(signed, act(E.NEED_MORE), terms())
+    colleague = person("zhao.hr", WANG.role, WANG.department)
+    moved = person("zhao.ps", LI.role, LI.department)
+    persons = {**terms().persons, "zhao.hr": "staff-zhao", "zhao.ps": "staff-zhao"}
+    again = advance(asked, act(E.RESUBMIT, by=colleague), terms(persons=persons))
+    assert again.signatures == ()
+    assert again.requested_by == WANG.id
+    assert refusal(lambda: advance(again, act(E.APPROVE, by=moved), terms(persons=persons))) is Reason.SAME_PERSON
+    assert refusal(lambda: advance(again, act(E.APPROVE, by=WANG_AS_HEAD), terms())) is Reason.SAME_PERSON
+
+
+def test_the_ground_of_a_refusal_and_of_a_suspension_is_in_the_history() -> None:
+    rejected = advance(in_state(S.SUBMITTED), act(E.REJECT), terms())
+    assert rejected.history[-1].ground == Ground.OUT_OF_DUTY
+    assert in_state(S.SUSPENDED).history[-1].ground == "third_party"

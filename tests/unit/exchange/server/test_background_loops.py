@@ -96,16 +96,19 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
     sweep, expire, review, lags, connectors = Task(raw(), away()), Task(raw()), Task(raw()), Task(raw()), Task()
+    clocks: Any = SimpleNamespace(run=Task(raw()))
     recovery: Any = SimpleNamespace(sweep=sweep)
     grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
     measure = [("lags", lags), ("connectors", connectors)]
-    logs = run(partial(background.sweep, recovery, grants, measure=measure), 7)
+    logs = run(partial(background.sweep, recovery, grants, clocks=clocks, measure=measure), 7)
     assert (sweep.turns, expire.turns, review.turns, lags.turns, connectors.turns) == (7, 7, 1, 7, 7)
+    assert clocks.run.turns == 1
     assert logs == [
         ("upkeep_failed", "sweep", "InternalError"),
         ("upkeep_failed", "lags", "InternalError"),
         ("upkeep_failed", "expire", "InternalError"),
         ("upkeep_failed", "review", "InternalError"),
+        ("upkeep_failed", "clocks", "InternalError"),
         ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
     ]
 
@@ -115,8 +118,9 @@ def test_no_grant_ends_by_a_clock_that_is_not_trusted() -> None:
     sweep, expire, review = Task(), Task(), Task()
     recovery: Any = SimpleNamespace(sweep=sweep)
     grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
-    run(partial(background.sweep, recovery, grants, clock_fault=lambda: jumped), 3)
-    assert (sweep.turns, expire.turns, review.turns) == (3, 0, 0)
+    clocks: Any = SimpleNamespace(run=Task())
+    run(partial(background.sweep, recovery, grants, clocks=clocks, clock_fault=lambda: jumped), 3)
+    assert (sweep.turns, expire.turns, review.turns, clocks.run.turns) == (3, 0, 0, 0)
 
 
 def test_nothing_is_signed_with_a_clock_that_is_not_trusted() -> None:

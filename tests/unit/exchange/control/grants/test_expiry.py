@@ -16,7 +16,10 @@ from exchange.access.grants.memory import MemoryAccessStore
 from exchange.access.grants.row_mac import RowMac
 from exchange.authorization.enforcement import Enforcer
 from exchange.control.grants.service import GrantService
+from exchange.control.requests.stored import StoredRequests
+from exchange.deadlines.in_force import ShippedRules
 from exchange.duties.store import MemoryDuties
+from exchange.requests.store import MemoryRequests
 from exchange.violations.store import MemoryViolations
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Grant, GrantState
@@ -48,7 +51,13 @@ class Timed:
         self.now = START
         self.store = Store()
         self.slept: list[float] = []
-        attributes: Any = SimpleNamespace(now=lambda _: NOW, standing=lambda _: Standing.ACTIVE)
+        attributes: Any = SimpleNamespace(
+            now=lambda _: NOW,
+            standing=lambda _: Standing.ACTIVE,
+            resource_of=lambda *_: None,
+            level_of=lambda *_: None,
+            rules=ShippedRules().rules,
+        )
         views: Any = None
         db = self.world.db
         self.granting = GrantService(
@@ -58,6 +67,7 @@ class Timed:
             access=self.store,
             attributes=attributes,
             views=views,
+            requests=StoredRequests(MemoryRequests(), attributes),
             duties=MemoryDuties(),
             violations=MemoryViolations(),
             window=5.0,

@@ -13,7 +13,7 @@ from exchange.requests.model import Mode, Office, RequestState
 from exchange.requests.store import MemoryRequests
 from registry.database.unit_of_work import MemoryDatabase
 from registry.directory.model import ShareType
-from schemas.access import GrantState, Level
+from schemas.access import GrantState
 from schemas.identifiers import uuid7
 from tests.kit.cases.grants import a_grant
 from tests.kit.cases.requests import in_state
@@ -22,7 +22,6 @@ from tests.kit.cases.requests import in_state
 def stored() -> StoredRequests:
     attributes: Any = SimpleNamespace(
         resource_of=lambda _, topic: Resource(topic=topic, provider="p", published=True, share_type="unconditional"),
-        level_of=lambda *_: Level.G2,
     )
     return StoredRequests(MemoryRequests(), attributes)
 
@@ -52,7 +51,7 @@ def test_when_a_request_of_before_was_received_its_id_says() -> None:
 def test_a_stored_request_is_the_one_that_counts_and_follows_the_state_of_its_grant() -> None:
     requests = stored()
     db = MemoryDatabase()
-    request = in_state(RequestState.ACTIVE, id="g1")
+    request = in_state(RequestState.ACTIVE, id="g1", resource=str(a_grant().topic))
     active, suspended = (a_grant(id="g1", state=one) for one in (GrantState.ACTIVE, GrantState.SUSPENDED))
     with db.begin() as work:
         before = requests.of(work, active)
@@ -60,7 +59,7 @@ def test_a_stored_request_is_the_one_that_counts_and_follows_the_state_of_its_gr
         assert requests.of(work, active) == request
         followed = requests.of(work, suspended)
     assert before.share_type is ShareType.UNCONDITIONAL
-    assert before.level is Level.G2
+    assert before.level is active.ceiling
     assert followed == replace(request, state=RequestState.SUSPENDED, rectify_until=suspended.expires)
 
 
