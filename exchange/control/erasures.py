@@ -282,8 +282,8 @@ class ErasureService:
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), reason=reason or erasure.reason)
             if before is not None:
                 act.note(partition=erasure.partition, before=before)
-                self._forget_tickets(work, act, erasure)
                 self._retractions.add(work, erasure.topic, [_retraction(decided, before)])
+                self._forget_tickets(work, act, erasure)
         if confirmed:
             self._listed.add(decided)
             self._sleep(RELEASE_WINDOW)  # what was about to leave has left by now, or never will
@@ -302,11 +302,14 @@ class ErasureService:
             else:
                 self._store.change(work, erasure, known.state)
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), replayed=True)
-            self._forget_tickets(work, act, erasure)
             self._retractions.add(work, erasure.topic, [_retraction(erasure, erasure.before or 0)])
+            self._forget_tickets(work, act, erasure)
 
     def _forget_tickets(self, work: UnitOfWork, act: AuditedAct, erasure: Erasure) -> None:
-        """Take the record out of correction tickets: what is claimed of a person goes with the person's values."""
+        """Take the record out of correction tickets: what is claimed of a person goes with the person's values.
+
+        After the retraction, for which who opens a ticket waits: so none is opened that this does not find.
+        """
         tickets = self._corrections.erase(work, erasure.topic, erasure.key)
         if tickets:
             act.note(correction_tickets=tickets)

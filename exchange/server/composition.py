@@ -1031,6 +1031,7 @@ def _open_corrections(
             routing=CorrectionRouting(PostgresRecords(tags), PostgresElements(tags)),
             publications=Publications(audit.entries),
             departments=registry.departments,
+            retractions=PostgresRetractions(tags),
             seal=ClaimSeal(keys.secrets),
             as_text=as_text,
             now=utc_now,

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql as pg
 from typing_extensions import override
 
 from exchange.violations.case_json import from_document, to_document
-from exchange.violations.model import ViolationCase
+from exchange.violations.model import CaseState, ViolationCase
 from exchange.violations.store import CaseQuery, ViolationStore, already_open, case_changed
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
@@ -130,6 +130,12 @@ class PostgresViolations(ViolationStore):
             return self._tags.listed(_case, rows, _read, lambda row: DamagedRow.of(id=row["id"]))
 
         return collect(read, keep, lambda row: str(row.id), after=query.before, limit=query.limit)
+
+    @override
+    def count_reported(self, reader: Reader, reporter: str, most: int) -> int:
+        own = (_case.c.reporter == reporter) & (_case.c.reporter != "") & (_case.c.state != CaseState.CLOSED.value)
+        first = sa.select(_case.c.id).where(own).limit(most).subquery()
+        return connection_of(reader).execute(sa.select(sa.func.count()).select_from(first)).scalar_one()
 
     @override
     def position(self, reader: Reader) -> int:

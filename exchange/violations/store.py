@@ -90,6 +90,10 @@ class ViolationStore(Protocol):
         """Return cases, newest first; a row that the pool did not write is named."""
         ...
 
+    def count_reported(self, reader: Reader, reporter: str, most: int) -> int:
+        """Return how many cases that a department has reported are not closed, counted up to *most*."""
+        ...
+
     def position(self, reader: Reader) -> int:
         """Return the index in the log before which everything was read; 0 where none is stored, or not by the pool."""
         ...
@@ -151,6 +155,12 @@ class MemoryViolations(ViolationStore):
         del reader
         found = (one for one in self._cases.values() if _matches(one, query))
         return sorted(found, key=lambda one: one.id, reverse=True)[: query.limit]
+
+    @override
+    def count_reported(self, reader: Reader, reporter: str, most: int) -> int:
+        del reader
+        open_ones = (one for one in self._cases.values() if one.state is not CaseState.CLOSED)
+        return min(sum(reporter != "" and one.occurrence.reporter == reporter for one in open_ones), most)
 
     @override
     def position(self, reader: Reader) -> int:

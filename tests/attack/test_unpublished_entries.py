@@ -130,7 +130,12 @@ def test_each_of_them_is_unknown_as_one_that_does_not_exist(city: City) -> None:
     answers = []
     for stranger in city.strangers():
         for topic in (*HIDDEN, "never.v1"):
-            for path in (f"/catalogue/records/{topic}", f"/catalogue/records/{topic}/versions"):
+            for path in (
+                f"/catalogue/records/{topic}",
+                f"/catalogue/records/{topic}/versions",
+                f"/reports/lineage/{topic}",
+                f"/reports/lineage/{topic}/batches",
+            ):
                 with pytest.raises(PoolError) as refused:
                     stranger.get(path)
                 assert refused.value.reason is Reason.RESOURCE_UNKNOWN

@@ -232,3 +232,15 @@ def test_an_invented_position_in_the_log_counts_as_none(engine: sa.Engine) -> No
     assert home.position() == 0, "the log is read again, and no entry is passed over"
     home.move(6)
     assert home.position() == 6
+
+
+def test_the_open_reports_of_a_department_are_counted_up_to_a_bound(home: Home) -> None:
+    days = [date(2026, 5, day) for day in range(1, 5)]
+    reported = [an_occurrence(sign=Sign.REPORT, reporter=PROVIDER, day=day) for day in days]
+    first, *others = [numbered(number, occurrence) for number, occurrence in enumerate(reported, 1)]
+    home.add(first, *others, numbered(8), numbered(9, an_occurrence(sign=Sign.REPORT, reporter=CONSUMER)))
+    home.change(in_state(S.CLOSED, first))
+    with home.db.read() as reader:
+        assert [home.store.count_reported(reader, PROVIDER, most) for most in (1, 2, 3, 4)] == [1, 2, 3, 3]
+        assert home.store.count_reported(reader, CONSUMER, 10) == 1
+        assert home.store.count_reported(reader, "", 10) == 0

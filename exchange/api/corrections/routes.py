@@ -105,7 +105,7 @@ def correction(who: Caller, ticket: str) -> Document:
 
 @router.get("/corrections/{ticket}/claim")
 def claim(who: Caller, ticket: str) -> Document:
-    """Return the claim, and to the source department the record as it was published; each call is an entry."""
+    """Return the claim, and to the source department its record, or the value alone of another's; an entry each."""
     revealed = who.pool.corrections.reveal(who.actor, who.call, ticket)
     told = revealed.claim
     return {

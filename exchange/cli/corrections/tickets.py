@@ -86,7 +86,7 @@ def correction_show(context: typer.Context, ticket: _Ticket, as_json: JsonOption
 
 @correction.command("claim")
 def correction_claim(context: typer.Context, ticket: _Ticket, as_json: JsonOption = False) -> None:
-    """Show what is claimed, and to the source department the record as it was published; it goes into the log."""
+    """Show what is claimed, and to the source department its record, or the value alone of another's; it is logged."""
     print_fields(client(context).get(f"/corrections/{ticket}/claim"), as_json=as_json)
 
 

@@ -20,7 +20,7 @@ from schemas.errors import GoneError, InvalidError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Operation, Positions
 
-__all__ = ["CorrectionRecords", "FoundRecord", "Version"]
+__all__ = ["CorrectionRecords", "FoundRecord", "Version", "no_record"]
 
 _READ_RECORDS = 16_384
 _READ_BYTES = 16 * 1024 * 1024
@@ -100,9 +100,7 @@ class CorrectionRecords:
                         )
                     break
         if found is None or found.value is None:
-            raise InvalidError(
-                Reason.NOT_FOUND, "the grant has no record with this key, or it is withdrawn; see the fetched records"
-            )
+            raise no_record()
         return FoundRecord(record, found.place)
 
     def versions(self, ticket: CorrectionTicket, *, limited: bool = True) -> Iterator[Version]:
@@ -169,7 +167,7 @@ class CorrectionRecords:
         earliest = self._broker.ends(topic).earliest
         if since is None:
             return earliest
-        at = self._broker.positions_for_time(topic, int(since.timestamp() * 1_000_000))
+        at = self._broker.positions_for_time(topic, max(0, int(since.timestamp() * 1_000_000)))
         return tuple(max(pair) for pair in zip(at, earliest, strict=True))
 
     def _reads(self, topic: Topic, after: Positions) -> Iterator[ReadResult]:
@@ -184,6 +182,13 @@ class CorrectionRecords:
             if read.next == after:
                 return
             after = read.next
+
+
+def no_record() -> InvalidError:
+    """Return the error of a record key that names nothing that may be doubted."""
+    return InvalidError(
+        Reason.NOT_FOUND, "the grant has no record with this key, or it is withdrawn; see the fetched records"
+    )
 
 
 def _occurrences(keys: bytes, wanted: bytes) -> Iterator[int]:

@@ -4,12 +4,16 @@
     accept … cannot_verify     the source department; `exchange.corrections.rules` says which role, by which article
     transfer                   the source department, or the data authority
     acknowledge                a department that was told
-    reveal                     claim and record, to who raised the ticket and who answers it
+    reveal                     the claim, to who raised the ticket and who answers it; to the latter the record too if
+                               it is its own resource's, else the doubted value alone
 
 A ticket of other departments does not exist for the caller: it is refused as an unknown one is, with an entry. Entries
 hold ticket, topic, field and departments; claim, evidence and values are in none.
+
+What a retraction or an erasure covers is doubted no more, and shown to nobody.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,14 +28,15 @@ from exchange.control.corrections.claim_seal import Claim, ClaimSeal
 from exchange.control.corrections.clock import TicketDue, due_of
 from exchange.control.corrections.publications import Publications
 from exchange.control.corrections.recipients import shows
-from exchange.control.corrections.records import CorrectionRecords
+from exchange.control.corrections.records import CorrectionRecords, no_record
 from exchange.control.corrections.routing import CorrectionRouting
 from exchange.control.grants.reads import read_grant
 from exchange.corrections.life_cycle import Act, advance
 from exchange.corrections.model import CorrectionNotice, CorrectionTicket, Event
 from exchange.corrections.store import CorrectionStore, unknown_notice, unknown_ticket
 from exchange.deadlines.profile import RuleId
-from registry.database.unit_of_work import Database, UnitOfWork
+from exchange.erasure.retractions import RetractionStore
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
 from registry.directory.model import DepartmentStatus
 from schemas.access import Action, Actor, Allow, Deny, Grant, GrantState
@@ -51,8 +56,8 @@ class RevealedTicket:
 
     Attributes:
         claim: of the raiser; None where it was erased.
-        record: the record as it was published, as a JSON text, for the source department; empty for the raiser, and
-            where it is not stored any more.
+        record: for the source department, as a JSON text: the record as it was published, or of another department's
+            the doubted field alone; empty for the raiser, and where it is retracted or not stored any more.
     """
 
     claim: Claim | None
@@ -74,6 +79,7 @@ class CorrectionService:
         routing: CorrectionRouting,
         publications: Publications,
         departments: Departments,
+        retractions: RetractionStore,
         seal: ClaimSeal,
         as_text: Callable[[bytes], str],
         now: Callable[[], datetime],
@@ -88,6 +94,7 @@ class CorrectionService:
         self._routing = routing
         self._publications = publications
         self._departments = departments
+        self._retractions = retractions
         self._seal = seal
         self._as_text = as_text
         self._now = now
@@ -157,6 +164,10 @@ class CorrectionService:
                 received_at=at,
             )
             self._store.add(work, ticket)
+            # From here to the end no retraction is stored: an erasure either is seen, or finds the ticket.
+            self._retractions.join(work, ticket.topic)
+            if self._is_retracted(work, ticket):
+                raise no_record()
             told = self._due(work, ticket)
             act.note(
                 ticket=ticket.id,
@@ -205,7 +216,7 @@ class CorrectionService:
         return self._act(actor, call, ticket_id, Action.CORRECTION_REFUSE, Event.CANNOT_VERIFY, reason=reason)
 
     def reveal(self, actor: Actor, call: RequestContext, ticket_id: str) -> RevealedTicket:
-        """Return the claim, and to the source department also the record as it was published; each time an entry.
+        """Return the claim, and to the source department also the record, or the value; each time an entry.
 
         Raises:
             RefusedError: the actor may not; NOT_FOUND.
@@ -221,9 +232,10 @@ class CorrectionService:
             if current is None:
                 raise unknown_ticket()
             claim = self._seal.open(current.claim, ticket=current.id, grant=current.grant)
-            as_source = actor.department == current.source
-            act.note(ticket=current.id, field=current.field, shown="claim and record" if as_source else "claim")
-        return RevealedTicket(claim=claim, record=self._record_text(current) if as_source else "")
+            as_source, retracted = actor.department == current.source, self._is_retracted(work, current)
+            shown = "claim" if not as_source else "claim and record" if _is_own(current) else "claim and value"
+            act.note(ticket=current.id, field=current.field, shown=shown)
+        return RevealedTicket(claim=claim, record=self._record_text(current) if as_source and not retracted else "")
 
     def acknowledge(self, actor: Actor, call: RequestContext, notice_id: str) -> CorrectionNotice:
         """Acknowledge a notice, as the department that was told.
@@ -342,7 +354,32 @@ class CorrectionService:
 
     def _record_text(self, ticket: CorrectionTicket) -> str:
         first = next((one for one in self._records.versions(ticket) if one.value is not None), None)
-        return "" if first is None or first.value is None else self._as_text(first.value)
+        if first is None or first.value is None:
+            return ""
+        text = self._as_text(first.value)
+        # Who answers for one element has no right to the rest of another department's record.
+        return text if _is_own(ticket) else _field_of(text, ticket.field)
+
+    def _is_retracted(self, reader: Reader, ticket: CorrectionTicket) -> bool:
+        """Return whether a retraction covers the doubted version of a record."""
+        place = ticket.place
+        return any(
+            one.partition == place.partition and place.position < one.position
+            for one in self._retractions.of_keys(reader, ticket.topic, [ticket.record])
+        )
+
+
+def _is_own(ticket: CorrectionTicket) -> bool:
+    """Return whether the department that answers is the one that publishes the record."""
+    return ticket.source == ticket.provider
+
+
+def _field_of(text: str, field: str) -> str:
+    """Return of a record's JSON text the one field (dotted names) that a ticket is about."""
+    value = json.loads(text)
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return json.dumps({field: value}, ensure_ascii=False)
 
 
 def _sees(actor: Actor, ticket: CorrectionTicket) -> bool:

@@ -16,6 +16,7 @@ from exchange.audit.store import EntryPlace, EntryQuery, EntryStore
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.catalogue.visibility import viewer_of
 from exchange.kpi.store import Drawn, KpiStore
 from registry.catalogue.metadata import DataItem
 from registry.catalogue.store import RecordStore
@@ -165,7 +166,7 @@ class LineageService:
 
     def _admit(self, actor: Actor, call: RequestContext, topic: Topic) -> str:
         with self._database.read() as reader:
-            provider = self._catalogue.get(reader, topic).provider
+            provider = self._catalogue.visible(reader, topic, viewer_of(actor)).provider
         action = Action.REPORT_READ
         decision = decide_control(actor, action, standing=self._attributes.standing(actor), department=provider)
         authorized = self._enforcer.admit(actor, action, str(topic), call, decision)

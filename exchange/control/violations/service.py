@@ -39,12 +39,14 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
 from schemas.access import Action, Actor, Allow, Deny, Grant, GrantState
-from schemas.errors import InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 
-__all__ = ["AUTHORITY", "Decision", "Report", "ShownCase", "ViolationService"]
+__all__ = ["AUTHORITY", "MOST_REPORTED", "Decision", "Report", "ShownCase", "ViolationService"]
 
 AUTHORITY: Final = "authority"
 """Resource of entries about a case against the data authority, which is no department."""
+MOST_REPORTED: Final = 200
+"""Cases that one department has reported and that are not closed, at most."""
 _ACTION = {rule.event: rule.action for rule in CASE_RULES}
 _COUNTED: Final = 1_000  # entries
 _DAY: Final = 86_400_000_000  # microseconds
@@ -142,7 +144,7 @@ class ViolationService:
         Raises:
             RefusedError: the actor may not; GRANT_UNKNOWN, OTHER_DEPARTMENT: its department is no party.
             InvalidError: REQUEST_INVALID, no reason, or a respondent whose violation it cannot be; DEPARTMENT_UNKNOWN.
-            ConflictError: ALREADY_EXISTS, the same was reported on that day.
+            ConflictError: ALREADY_EXISTS, the same was reported on that day; DEPARTMENT_QUOTA.
         """
         grant, proven = read_grant(self._database, self._access, report.grant) if report.grant else (None, None)
         standing = self._attributes.standing(actor)
@@ -155,10 +157,21 @@ class ViolationService:
             now = self._attributes.now(work)
             occurrence = self._reported(work, actor, replace(report, respondent=respondent), grant, now)
             case = opened(occurrence, case_id=self._new_id(), by=actor.id, at=now, reason=report.reason)
+            if actor.department:
+                self._check_quota(work, actor.department)
             self._store.add(work, case)
             _note(act, case)
             act.note(day=occurrence.day.isoformat(), subject=occurrence.subject, reason=report.reason.strip())
         return ShownCase(case=case)
+
+    def _check_quota(self, reader: Reader, department: str) -> None:
+        """Raise DEPARTMENT_QUOTA where a department has as many open reports as it may have."""
+        if self._store.count_reported(reader, department, MOST_REPORTED) >= MOST_REPORTED:
+            raise ConflictError(
+                Reason.DEPARTMENT_QUOTA,
+                f"got one more than the {MOST_REPORTED} open reports that a department may have; wait for decisions",
+                details={"quota": "violation_reports", "limit": str(MOST_REPORTED)},
+            )
 
     def decide(
         self, actor: Actor, call: RequestContext, case_id: str, event: CaseEvent, decision: Decision
