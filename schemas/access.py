@@ -311,7 +311,6 @@ class GrantState(StrEnum):
     DRAFT = "draft"
     SUBMITTED = "submitted"
     SUPPLEMENT = "supplement"
-    COUNTERSIGNED = "countersigned"
     APPROVED = "approved"
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -321,6 +320,7 @@ class GrantState(StrEnum):
     EXPIRED = "expired"
     TERMINATED = "terminated"
     WITHDRAWN = "withdrawn"
+    COUNTERSIGNED = "countersigned"  # last, as in the export form: an Avro enum grows at its end
 
 
 class History(StrEnum):
