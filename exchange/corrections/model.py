@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from schemas.access import Grant, MaskRule
 from schemas.names import Topic
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RecordPlace",
     "TicketState",
     "erased",
+    "shows",
 ]
 
 
@@ -155,3 +157,8 @@ def erased(ticket: CorrectionTicket) -> CorrectionTicket:
     """Return a ticket without what it holds of its record; an open one cannot be verified any more."""
     state = TicketState.CLOSED_REJECTED if ticket.state in OPEN else ticket.state
     return replace(ticket, state=state, record=b"", record_key=b"", claim=b"")
+
+
+def shows(grant: Grant, field: str) -> bool:
+    """Return whether a version of a grant shows a field, masked or not."""
+    return field in grant.fields and dict(grant.masks).get(field) is not MaskRule.DROP

@@ -14,10 +14,9 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.corrections.clock import TicketDue, due_of
-from exchange.control.corrections.recipients import shows
 from exchange.control.corrections.records import CorrectionRecords
 from exchange.control.grants.reads import read_grant
-from exchange.corrections.model import CorrectionNotice
+from exchange.corrections.model import CorrectionNotice, shows
 from exchange.corrections.store import CorrectionStore, NoticeQuery, TicketQuery, unknown_notice, unknown_ticket
 from exchange.deadlines.clock import DueState
 from registry.database.damaged_row import DamagedRow

@@ -15,14 +15,14 @@ from typing import Any
 from exchange.access.grants.store import AccessStore, GrantQuery
 from exchange.audit.store import EntryQuery, EntryStore
 from exchange.control.corrections.records import CorrectionRecords, Version
-from exchange.corrections.model import CorrectionTicket
+from exchange.corrections.model import CorrectionTicket, shows
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader
-from schemas.access import Action, Grant, MaskRule
+from schemas.access import Action, Grant
 from schemas.offsets import unpack_offsets
 
-__all__ = ["Recipient", "Recipients", "shows"]
+__all__ = ["Recipient", "Recipients"]
 
 _PAGE = 500  # entries
 
@@ -134,11 +134,6 @@ class Recipients:
         with self._database.read() as reader:
             versions = self._access.versions_page(reader, grant_id, after=0, limit=MAX_PAGE)
         return {one.grant.version: shows(one.grant, field) for one in versions if not isinstance(one, DamagedRow)}
-
-
-def shows(grant: Grant, field: str) -> bool:
-    """Return whether a version of a grant shows a field, masked or not."""
-    return field in grant.fields and dict(grant.masks).get(field) is not MaskRule.DROP
 
 
 def _delivers(data: Any, partition: int, positions: set[tuple[int, int]]) -> bool:

@@ -27,12 +27,11 @@ from exchange.authorization.request_context import RequestContext
 from exchange.control.corrections.claim_seal import Claim, ClaimSeal
 from exchange.control.corrections.clock import TicketDue, due_of
 from exchange.control.corrections.publications import Publications
-from exchange.control.corrections.recipients import shows
 from exchange.control.corrections.records import CorrectionRecords, no_record
 from exchange.control.corrections.routing import CorrectionRouting
 from exchange.control.grants.reads import read_grant
 from exchange.corrections.life_cycle import Act, advance
-from exchange.corrections.model import CorrectionNotice, CorrectionTicket, Event
+from exchange.corrections.model import CorrectionNotice, CorrectionTicket, Event, shows
 from exchange.corrections.store import CorrectionStore, unknown_notice, unknown_ticket
 from exchange.deadlines.profile import RuleId
 from exchange.erasure.retractions import RetractionStore

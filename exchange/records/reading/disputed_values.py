@@ -17,6 +17,7 @@ from contextlib import suppress
 import numpy as np
 
 from exchange.broker.port import ReadResult
+from exchange.corrections.model import shows
 from exchange.corrections.store import CorrectionStore, DisputedRecords
 from exchange.records.reading.selection import Truths
 from registry.database.unit_of_work import Database
@@ -55,7 +56,7 @@ class DisputedValues:
         records = self._records.get(grant.topic)
         if not records:
             return None
-        shown = {*grant.fields}
+        shown = {field for field in grant.fields if shows(grant, field)}
         disputed = {record for record, fields in records.items() if not shown.isdisjoint(fields)}
         return _marked(read, disputed) if disputed else None
 

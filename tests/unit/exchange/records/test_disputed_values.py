@@ -13,7 +13,7 @@ from exchange.records.reading.disputed_values import DisputedValues
 from exchange.records.reading.selection import join, select
 from exchange.records.release import ViewOutput
 from registry.database.unit_of_work import MemoryDatabase, Reader
-from schemas.access import Grant
+from schemas.access import Grant, MaskRule
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Operation, Packed
@@ -132,3 +132,10 @@ def test_the_marks_of_several_reads_are_those_of_the_answer() -> None:
 def test_what_is_cut_off_takes_its_mark_with_it() -> None:
     cut = selection([True, True, True, True], records=2)
     assert (len(cut), list(cut.disputed)) == (2, [0, 1])
+
+
+def test_a_grant_that_drops_the_disputed_field_has_no_mark() -> None:
+    pool = Pool(a_ticket())
+    read = a_read((S, UPSERT), (R, UPSERT))
+    assert pool.marked(read, replace(GRANT, masks=(("full_name", MaskRule.DROP),))) == []
+    assert pool.marked(read, replace(GRANT, masks=(("sex_code", MaskRule.DROP),))) == [1]
