@@ -10,6 +10,7 @@ A file names the days that differ from Monday to Friday; it may name others too.
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import groupby
@@ -26,6 +27,7 @@ MAX_ROWS: Final = 400
 
 _LONGEST = 100_000  # characters of one year's file
 _MOST_FAULTS = 20
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MOST_NOTICE = 200
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
@@ -137,7 +139,7 @@ def _row(line: str, place: str, faults: list[str]) -> NamedDay | None:
 
 def _date(text: str) -> date | None:
     try:
-        return date.fromisoformat(text) if len(text) == len("2027-01-31") else None
+        return date.fromisoformat(text) if _DATE.fullmatch(text) else None  # ISO 8601 has dates by week too
     except ValueError:
         return None
 

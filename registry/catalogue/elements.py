@@ -12,6 +12,7 @@ from typing import Final
 
 from registry.catalogue.code_lists import code_lists
 from registry.catalogue.metadata import Metadata
+from registry.catalogue.metadata_rules import LONGEST_ITEM
 from registry.governance.element_rules import ElementDefinition
 from schemas.access import Level, MaskRule
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -82,8 +83,8 @@ class DataElement:
         if code_lists().term("item_types", self.type) is None:
             known = ", ".join(term.id for term in code_lists().terms("item_types"))
             raise InvalidError(Reason.REQUEST_INVALID, f"got the type {self.type[:40]!r}; expected one of {known}")
-        if self.length is not None and self.length < 1:
-            raise InvalidError(Reason.REQUEST_INVALID, f"got the length {self.length}; expected 1 or more")
+        if self.length is not None and not 1 <= self.length <= LONGEST_ITEM:
+            raise InvalidError(Reason.REQUEST_INVALID, f"got another length than one from 1 to {LONGEST_ITEM}")
         if self.personal not in {"N", "P", "D"}:
             raise InvalidError(Reason.REQUEST_INVALID, f"got personal {self.personal[:10]!r}; expected N, P or D")
 

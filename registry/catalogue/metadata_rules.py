@@ -17,7 +17,7 @@ from registry.catalogue.code_lists import CLASS_CODE, RESOURCE_CODE, CodeLists
 from registry.catalogue.metadata import DataItem, Metadata
 from schemas.reason_texts import Language
 
-__all__ = ["Fault", "FaultCode", "Stage", "element_name", "element_names", "fault_of", "faults_of"]
+__all__ = ["LONGEST_ITEM", "Fault", "FaultCode", "Stage", "element_name", "element_names", "fault_of", "faults_of"]
 
 
 class Stage(StrEnum):
@@ -68,6 +68,8 @@ class Fault:
         return f"{name}{gap}{words} ({self.clause})"
 
 
+LONGEST_ITEM: Final = 1_000_000_000
+"""Characters or digits of a data item at most: what PostgreSQL could store of one value."""
 _TITLE: Final = 200  # characters
 _TEXT: Final = 2_000
 _ITEMS: Final = 2_000
@@ -211,7 +213,7 @@ def _item(item: DataItem, lists: CodeLists) -> Iterator[_Found]:
     for member in ("name", "name_en"):
         if len(getattr(item, member)) > _TITLE:
             yield member, FaultCode.TOO_LONG
-    if item.length is not None and item.length < 1:
+    if item.length is not None and not 1 <= item.length <= LONGEST_ITEM:
         yield "length", FaultCode.MALFORMED
     if item.source and not item.element:
         yield "element", FaultCode.MISSING

@@ -136,3 +136,8 @@ def test_a_file_that_is_none_is_refused() -> None:
     many = [f"{date(2026, 12, 1) + timedelta(days=n)},true,n" for n in range(396)]
     assert len(parse_year(HEAD + "\n".join(many), 2027, name="x").days) == 396
     assert faults(HEAD + "nothing\n" * 50)[-1] == "and 30 more"
+
+
+@pytest.mark.parametrize("day", ["2027-W01-1", "20270104xx", "2027-1-004", "２０２７-01-04"])
+def test_a_date_has_one_form(day: str) -> None:
+    assert faults(f"{HEAD}{day},false,n\n")[0].startswith("notice.csv:2:1: got no date")

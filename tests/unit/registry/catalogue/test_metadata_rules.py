@@ -80,6 +80,7 @@ def test_assessments_and_english_texts_are_needed_for_the_review_only(element: s
         ({"items": (DataItem(name="", type="text"),)}, ("items[0].name", "missing")),
         ({"items": (DataItem(name="a", type="varchar"),)}, ("items[0].type", "unknown")),
         ({"items": (DataItem(name="a", type="text", length=0),)}, ("items[0].length", "malformed")),
+        ({"items": (DataItem(name="a", type="text", length=10**4000),)}, ("items[0].length", "malformed")),
         ({"items": (DataItem(name="a", type="text"),) * 2}, ("items[1].name", "duplicate")),
         ({"items": (DataItem(name="a", type="text", element="a b"),)}, ("items[0].element", "malformed")),
     ],
