@@ -222,6 +222,10 @@ class AttributeProvider:
         with self._database.read() as reader:
             return self._identities.persons(reader, accounts)
 
+    def persons_of(self, reader: Reader, accounts: Collection[str]) -> Mapping[str, str]:
+        """Return the same, read with a reader."""
+        return self._identities.persons(reader, accounts)
+
     def resource(self, topic: Topic) -> Resource | None:
         """Return a topic's current catalogue entry; None when it is not in the catalogue."""
         with self._database.read() as reader:

@@ -330,6 +330,11 @@ class PostgresIdentityStore(IdentityStore):
         return None if row is None else _read_account(self._tags.checked(_account, row))
 
     @override
+    def accounts_by_name(self, reader: Reader, names: Collection[str]) -> Mapping[str, Account]:
+        rows = connection_of(reader).execute(sa.select(_account).where(_account.c.name.in_(sorted({*names}))))
+        return {row.name: _read_account(self._tags.checked(_account, row)) for row in rows}
+
+    @override
     def revocable(self, reader: Reader, name: str) -> Account | None:
         row = connection_of(reader).execute(sa.select(_account).where(_account.c.name == name)).one_or_none()
         if row is None:

@@ -213,6 +213,14 @@ class IdentityStore(Protocol):
         """Return an account by its name."""
         ...
 
+    def accounts_by_name(self, reader: Reader, names: Collection[str]) -> Mapping[str, Account]:
+        """Return those of these accounts that there are, revoked ones too, in one query.
+
+        Raises:
+            CorruptError: ROW_FORGED, one of them is not as the pool wrote it.
+        """
+        ...
+
     def revocable(self, reader: Reader, name: str) -> Account | None:
         """Return an account to revoke it: as `account`, but also one that the pool did not write, as if it were in use.
 
@@ -394,6 +402,12 @@ class MemoryIdentityStore(IdentityStore):
     def account(self, reader: Reader, name: str) -> Account | None:
         del reader
         return self._tables.accounts.get(name)
+
+    @override
+    def accounts_by_name(self, reader: Reader, names: Collection[str]) -> Mapping[str, Account]:
+        del reader
+        accounts = self._tables.accounts
+        return {name: accounts[name] for name in names if name in accounts}
 
     @override
     def revocable(self, reader: Reader, name: str) -> Account | None:

@@ -183,8 +183,8 @@ class Users:
 
     def persons(self, reader: Reader, accounts: Collection[str]) -> Mapping[str, str]:
         """Return the staff number of each account that names one, by account name; revoked accounts too."""
-        found = (self._store.account(reader, name) for name in dict.fromkeys(accounts))
-        return {account.name: account.person for account in found if account is not None and account.person}
+        found = self._store.accounts_by_name(reader, accounts)
+        return {name: account.person for name, account in found.items() if account.person}
 
     def in_use(self, reader: Reader, name: str) -> Account:
         """Return an account that is not revoked.

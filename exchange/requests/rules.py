@@ -19,6 +19,7 @@ or a guard decides.
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -209,6 +210,7 @@ REQUEST_RULES: Final = (
 """Every event in every state in which it can happen, one row each. What is not here cannot happen."""
 
 
+@cache
 def rules_from(state: RequestState) -> tuple[RequestRule, ...]:
     """Return the rows of a state."""
     return tuple(rule for rule in REQUEST_RULES if rule.source is state)

@@ -80,6 +80,8 @@ def test_what_is_kept_is_given_back(home: Home) -> None:
         assert list(home.store.accounts(work)) == [account]
         assert home.store.invitation(work, b"x" * 32) is None
         assert home.store.certificate(work, "a2") is None
+        named = home.store.accounts_by_name(work, {"li.ps", "nobody"})
+        assert named == {"li.ps": home.store.account(work, "li.ps")}
         assert home.store.account(work, "nobody") is home.store.account_of(work, b"x" * 32) is None
 
 
