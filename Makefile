@@ -51,6 +51,7 @@ bench-large: setup kafka ## The same with 1,000,000 records a run, 500,000 rows 
 	$(BIN)/python -m tests.bench --records 1000000 --line 500000 --subjects 100000 --memory 10000000
 	$(BIN)/python -m tests.bench --only line_memory,line_cdc_memory --line 10000000
 	$(BIN)/python -m tests.bench.searches
+	$(BIN)/python -m tests.bench.tasks
 
 load: setup ## Attacks of one department, a minute each, and what they cost the others: a table; fails beyond the bounds
 	$(BIN)/python -m tests.load

@@ -28,6 +28,7 @@ coverage                  departments, themes              exchange/control/over
 corrections               tickets on doubted values        exchange/control/corrections/service.py
 correction_reads          lists, notices, disputed marks   exchange/control/corrections/reads.py
 correction_upkeep         overdue tickets, notices         exchange/control/corrections/upkeep.py
+tasks                     what waits for whom              exchange/control/tasks/service.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 evidence                  bundles of entries and proofs    exchange/control/evidence.py
@@ -80,6 +81,7 @@ from exchange.control.oversight.figures import FigureService
 from exchange.control.oversight.lineage import LineageService
 from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
+from exchange.control.tasks.service import TaskService
 from exchange.control.violations.detection import ViolationDetector
 from exchange.control.violations.service import ViolationService
 from exchange.control.zones import ZoneService
@@ -149,6 +151,7 @@ class Pool:
     corrections: CorrectionService
     correction_reads: CorrectionReads
     correction_upkeep: CorrectionUpkeep
+    tasks: TaskService
     accounts: AccountService
     connectors: ConnectorService
     last_use: LastUse

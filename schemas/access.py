@@ -215,6 +215,7 @@ class Action(StrEnum):
     CORRECTION_ACKNOWLEDGE = "exchange:correction:acknowledge"
     REPORT_READ = "exchange:report:read"
     SUPERVISION_READ = "exchange:supervision:read"
+    TASK_READ = "exchange:task:read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

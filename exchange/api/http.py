@@ -48,6 +48,7 @@ from exchange.api.oversight import reports, resources, violations
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.api.requests import routes as requests
 from exchange.api.rules import routes as rules
+from exchange.api.tasks import lists as tasks
 from exchange.pool import Pool
 from registry.database.keyset import MAX_PAGE
 from schemas.errors import InvalidError, PoolError, Reason
@@ -184,6 +185,7 @@ ROUTERS: Final = (
     rules.router,
     reports.router,
     resources.router,
+    tasks.router,
 )
 """All routes of the API."""
 

@@ -10,6 +10,7 @@ pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
 pool correction                        doubted values, their answers, and who is told
+pool task                              what waits for you, what is overdue, what changed
 pool erase                             erasure of a record key's values, by two persons
 pool calendar | profile | deadline     working days, limits with their clauses, one deadline computed
 pool report                            figures of departments for supervision, and what is behind them
@@ -36,6 +37,7 @@ from exchange.cli.report import resources as report_resources
 from exchange.cli.requests import commands as requests
 from exchange.cli.rules import calendar as working_days
 from exchange.cli.rules import profiles
+from exchange.cli.tasks import lists as tasks
 from schemas.errors import PoolError
 
 __all__ = ["main"]
@@ -56,6 +58,7 @@ duties.add_to(app)
 violations.add_to(app)
 control.add_to(app)
 requests.add_to_groups()
+tasks.add_to(app)
 entries.add_to(app)
 inventory.add_to_group()
 export.add_to_group()

@@ -7,7 +7,7 @@ exchange/server/background.py   the background loops of each role
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -82,6 +82,12 @@ from exchange.control.restores import Restores
 from exchange.control.rules import RuleService
 from exchange.control.succession.grants import GrantSuccession
 from exchange.control.succession.service import Succession
+from exchange.control.tasks.answers import CaseTasks, NoticeTasks, TicketTasks
+from exchange.control.tasks.catalogue import CatalogueTasks
+from exchange.control.tasks.changes import TaskChanges
+from exchange.control.tasks.requests import RequestTasks
+from exchange.control.tasks.second_person import ApprovalTasks, ErasureTasks, ProposalTasks, RuleTasks
+from exchange.control.tasks.service import TaskService
 from exchange.control.violations.detection import ViolationDetector
 from exchange.control.violations.overdue import OverdueUpdates
 from exchange.control.violations.service import ViolationService
@@ -392,6 +398,7 @@ class App:
                 ),
                 now=utc_now,
             ),
+            tasks=_open_tasks(config, storage, audit, registry, authorization, tags),
             duties=DutyService(
                 database=storage.database,
                 enforcer=audit.enforcer,
@@ -779,6 +786,47 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
         Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds)
         if Role.SEQUENCER in roles
         else _absent("the log's key", roles),
+    )
+
+
+def _open_tasks(
+    config: Config,
+    storage: "_Storage",
+    audit: "_Audit",
+    registry: "_Registry",
+    authorization: "_Authorization",
+    tags: RowTags,
+) -> TaskService:
+    attributes, access = authorization.attributes, authorization.access
+    corrections = PostgresCorrections(tags)
+    schemas = SchemaAccess(storage.database, registry.catalogue, access, rights=config.registry.as_rights())
+
+    def parties(grant_id: str) -> Collection[str]:
+        with storage.database.read() as reader:
+            try:
+                grant = access.get(reader, grant_id)
+            except PoolError:
+                return ()
+        return (grant.consumer, grant.provider)
+
+    return TaskService(
+        database=storage.database,
+        enforcer=audit.enforcer,
+        attributes=attributes,
+        sources=(
+            RequestTasks(access, authorization.requests, attributes),
+            CatalogueTasks(PostgresRecords(tags), attributes),
+            TicketTasks(corrections, attributes),
+            NoticeTasks(corrections),
+            CaseTasks(PostgresViolations(tags), attributes),
+            ProposalTasks(PostgresProposals(tags), PostgresIdentityStore(tags), attributes),
+            ApprovalTasks(PostgresApprovals(tags), schemas.owner),
+            RuleTasks(PostgresRuleChanges(tags)),
+            ErasureTasks(PostgresErasures(tags), attributes),
+        ),
+        changes=TaskChanges(audit.entries, partial(_own_resources, storage.database, registry.catalogue), parties),
+        pool_id=config.pool_id,
+        now=utc_now,
     )
 
 

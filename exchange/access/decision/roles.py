@@ -272,6 +272,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         # Figures and events of a department are for its own office, and for those who supervise all (Art. 38).
         _A.REPORT_READ: _SUPERVISING,
         _A.SUPERVISION_READ: _SUPERVISING,
+        _A.TASK_READ: _WITH_ACCOUNT,  # one's own tasks: each of their acts is decided on by itself
         _A.REQUEST_CHECK: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},  # who may file it
         _A.REQUEST_DRAFT: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
@@ -307,6 +308,7 @@ _READS = frozenset(
         _A.REPORT_READ,
         _A.SUPERVISION_READ,
         _A.CORRECTION_READ,
+        _A.TASK_READ,
     }
 )
 _OF_CORRECTIONS = frozenset(
