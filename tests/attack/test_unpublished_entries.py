@@ -165,6 +165,20 @@ def test_a_request_for_it_is_for_a_resource_that_is_not_there(city: City) -> Non
     assert head.list("/grants") == []
 
 
+def test_a_lower_level_drafts_no_request_for_it_either(city: City) -> None:
+    county = city.world.department("上城区人社局")
+    placement = {"level": "county", "division_code": "330102"}
+    city.world.root.post(f"/departments/{county.id}/placement", placement)
+    for office in (county, city.other):
+        answers = []
+        for topic in (*HIDDEN, "never.v1"):
+            with pytest.raises(PoolError) as refused:
+                office.account("sharing_office_head").post("/requests/return-flow", {"topic": topic})
+            assert refused.value.reason is Reason.RESOURCE_UNKNOWN
+            answers.append(refused.value.message.replace(topic, "TOPIC"))
+        assert len({*answers}) == 1
+
+
 def test_its_department_the_authority_and_auditors_see_it(city: City) -> None:
     for reviewer in city.reviewers():
         text = told(reviewer)

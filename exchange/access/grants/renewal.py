@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
+from exchange.access.grants.store import unknown_grant
 from schemas.access import Grant, GrantState, History
 from schemas.errors import ConflictError, InvalidError, Reason
 
@@ -42,8 +43,8 @@ def check_renewal(draft: Grant, grant: Grant, at: datetime) -> None:
             request ends no later, or begins later.
         ConflictError: TRANSITION_NOT_ALLOWED, the grant is not active.
     """
-    if grant.consumer != draft.consumer:  # no word on whether there is one
-        raise InvalidError(Reason.GRANT_UNKNOWN, "no such grant to renew; ask for the list of your grants")
+    if grant.consumer != draft.consumer:
+        raise unknown_grant()  # word for word: no word on whether there is one
     if grant.state is not GrantState.ACTIVE:
         raise ConflictError(
             Reason.TRANSITION_NOT_ALLOWED,

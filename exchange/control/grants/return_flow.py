@@ -17,6 +17,7 @@ from exchange.access.view.filter import filter_to_json
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.grants.parties import seen_resource
 from exchange.control.grants.review import SchemaMaskSource
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Level, MaskRule, Prefix
@@ -90,12 +91,7 @@ class ReturnFlow:
         department = actor.department or None
         decision = decide_control(actor, Action.REQUEST_DRAFT, standing=standing, department=department)
         with self._enforcer.act(actor, Action.REQUEST_DRAFT, str(topic), call, decision) as (work, _):
-            resource = self._attributes.resource_of(work, topic)
-            if resource is None:
-                raise InvalidError(
-                    Reason.RESOURCE_UNKNOWN,
-                    f"got the topic {topic}, which is not in the catalogue; see `pool catalogue`",
-                )
+            resource = seen_resource(self._attributes.resource_of(work, topic), topic, actor.department)
             profiles = self._attributes.profiles(work, [resource.provider, actor.department])
             division = _own_division(wanted, profiles.get(resource.provider), profiles.get(actor.department))
             masks = self._schemas.masks(work, topic)

@@ -19,7 +19,7 @@ from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.duty import decide_duty
-from exchange.control.grants.parties import check_asks, check_plaintext, check_zones, profile_of
+from exchange.control.grants.parties import check_asks, check_plaintext, check_zones, profile_of, seen_resource
 from exchange.control.grants.reads import read_grant
 from exchange.control.grants.review import GrantReview, Review, SchemaMaskSource
 from exchange.control.quotas import Quotas, check_quota
@@ -240,13 +240,7 @@ class Submission:
             return decide_duty(reader, self._duties, draft)
 
     def _decided(self, actor: Actor, action: Action, draft: Grant) -> tuple[Grant, Allow | Deny]:
-        resource = self._attributes.resource(draft.topic)
-        # Of an entry that the department does not see, it learns nothing by asking for it.
-        if resource is None or not (resource.in_catalogue or resource.provider == actor.department):
-            raise InvalidError(
-                Reason.RESOURCE_UNKNOWN,
-                f"got the topic {draft.topic}, which is not in the catalogue; see `pool catalogue`",
-            )
+        resource = seen_resource(self._attributes.resource(draft.topic), draft.topic, actor.department)
         with self._database.read() as reader:
             asking = profile_of(self._attributes, reader, actor.department)
         draft = replace(

@@ -16,6 +16,7 @@ from exchange.access.grants.renewal import (
     quota_of,
     renewal,
 )
+from exchange.access.grants.store import unknown_grant
 from schemas.access import Grant, GrantState, History, MaskRule
 from schemas.errors import PoolError, Reason
 from schemas.names import ResourceName, Topic
@@ -58,6 +59,12 @@ def test_a_grant_is_renewed_by_its_own_consumer_for_its_own_resource_and_longer(
     changes: dict[str, Any], expected: Reason | None
 ) -> None:
     assert reason(lambda: check_renewal(request(**changes), OLD, NOW)) is expected
+
+
+def test_another_departments_grant_is_refused_as_one_that_does_not_exist() -> None:
+    with pytest.raises(PoolError) as caught:
+        check_renewal(request(consumer=STRANGER), OLD, NOW)
+    assert (caught.value.reason, caught.value.message) == (unknown_grant().reason, unknown_grant().message)
 
 
 @pytest.mark.parametrize("state", sorted(set(GrantState) - {GrantState.ACTIVE}))
