@@ -164,7 +164,7 @@ class GrantPermissions:
             self._views.check(work, grant)
             approve(grant, by=actor, at=now, holding=holding, concludes=not unsigned(after))
         elif event is Event.RECTIFIED and holding is not None:
-            check_not_held(self._violations, work, grant.id)
+            check_not_held(self._violations, self._access, work, grant.id)
             check_resumption(holding)
 
 

@@ -48,7 +48,7 @@ from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.parties import check_plaintext, check_zones
 from exchange.control.grants.reads import read_grant
-from exchange.control.grants.rectification import check_not_held
+from exchange.control.grants.rectification import check_not_held, check_not_referred
 from exchange.control.grants.review import GrantReview, Review, decision_data
 from exchange.control.grants.submission import Asked, Submission, Supplement, ViewCheck
 from exchange.control.quotas import Quotas
@@ -247,6 +247,8 @@ class GrantService:
         renewed = self._access.lock_for_update(work, grant.renews)
         others = (*(part.grant for part in holding.others), *holding.ended)
         check_renewable(grant, renewed, others)
+        check_not_held(self._violations, self._access, work, renewed.id)
+        check_not_referred(self._violations, self._access, work, renewed.id)
         return renewed
 
     def _inheriting(self, work: UnitOfWork, grant: Grant, renewed: Grant) -> Grant:
@@ -357,7 +359,8 @@ class GrantService:
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             if event is Event.RECTIFIED:
-                check_not_held(self._violations, work, grant_id)
+                self._lock_with_holding(work, grant_id)  # as an order does: either of the two sees the other
+                check_not_held(self._violations, self._access, work, grant_id)
             return self._applied(work, act, actor, grant_id, event, persons, reason=reason, details=details)
 
     def prepared(self, actor: Actor, grant_id: str, event: Event) -> PreparedChange:

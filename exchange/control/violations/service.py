@@ -8,6 +8,8 @@ gate, with an entry of its own:
     accept      resumes it, unless another order keeps it suspended
     escalate    ends it
 
+Where the grant was renewed, it is the renewal in force to which this happens.
+
 The data authority decides, and sees every case, as an auditor does. A department sees the cases that concern it and
 those that it reported, and is heard in the former; it learns of no others, not even whether there are any.
 """
@@ -25,6 +27,7 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.reads import read_grant
+from exchange.control.grants.rectification import holding_cases, in_force
 from exchange.control.grants.service import GrantService, PreparedChange
 from exchange.deadlines.clock import SHANGHAI, Clock, Due, DueState
 from exchange.deadlines.in_force import RulesInForce
@@ -34,12 +37,12 @@ from exchange.violations.life_cycle import CaseAct, advance, opened, taken_over
 from exchange.violations.model import CaseEvent, Occurrence, Order, Referral, Sign, ViolationCase
 from exchange.violations.rules import CASE_RULES
 from exchange.violations.signs import is_refused_call
-from exchange.violations.store import CaseQuery, ViolationStore
+from exchange.violations.store import CaseQuery, ViolationStore, case_changed
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
 from schemas.access import Action, Actor, Allow, Deny, Grant, GrantState
-from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
 
 __all__ = ["AUTHORITY", "MOST_REPORTED", "Decision", "Report", "ShownCase", "ViolationService"]
 
@@ -188,19 +191,24 @@ class ViolationService:
             found = self._store.get(reader, case_id)
         allowed = self._decided(actor, _ACTION[event], found)
         persons = self._attributes.persons(*filter(None, (actor.id, found.reported_by if found else "")))
-        changes = {} if found is None or not found.concerns_grant else self._prepared(actor, found, event)
+        grant_id = self._in_force(found) if allowed and found is not None and found.concerns_grant else ""
+        changes = self._prepared(actor, grant_id, event) if grant_id else {}
         resource = AUTHORITY if found is None else found.occurrence.respondent or AUTHORITY
         revoked = False
         with self._enforcer.act(actor, _ACTION[event], resource, call, allowed) as (work, act):
+            if changes:
+                self._lock_grant(work, grant_id)
             case = self._store.lock(work, case_id)
             if case is None:
                 raise _unknown()
+            if changes and in_force(self._access, work, case.occurrence.grant).id != grant_id:
+                raise case_changed(case.id)  # renewed meanwhile
             rules = self._attributes.rules(work)
             now = max(self._attributes.now(work), case.history[-1].at)
             due = _due(case, rules)
             order = None
             if event is CaseEvent.ORDER:
-                order = self._order(work, act, case, rules, now)
+                order = self._order(work, act, case, rules, now, grant_id)
             said = CaseAct(
                 event=event,
                 by=actor,
@@ -216,7 +224,7 @@ class ViolationService:
             act.note(reason=decision.reason.strip(), state=str(case.state))
             if case.referral is not None:
                 act.note(referral=str(case.referral))
-            revoked = self._follow(work, act, call, before, case, changes)
+            revoked = self._follow(work, act, call, before, case, grant_id, changes)
         if revoked:
             self._grants.await_releases()
         return self._shown(case, rules, now)
@@ -305,7 +313,13 @@ class ViolationService:
         )
 
     def _order(
-        self, work: UnitOfWork, act: AuditedAct, case: ViolationCase, rules: RulesInForce, now: datetime
+        self,
+        work: UnitOfWork,
+        act: AuditedAct,
+        case: ViolationCase,
+        rules: RulesInForce,
+        now: datetime,
+        grant_id: str,
     ) -> Order:
         """Return an order with the time limit of the rules in force, and whether it is what suspends the grant."""
         ruling = rules.rule(RuleId.RECTIFICATION)
@@ -313,17 +327,30 @@ class ViolationService:
         due = clock.due(rules.calendar)
         assert due is not None  # noqa: S101 - only a clock that stands still has none
         act.note(**ruling.noted(), due=due.at.isoformat(), provisional=due.provisional)
-        suspends = case.concerns_grant and self._state(work, case) is GrantState.ACTIVE
+        suspends = case.concerns_grant and self._access.get(work, grant_id).state is GrantState.ACTIVE
         return Order(at=now, clock=clock.to_json(), rule=ruling.noted(), suspended=suspends)
 
-    def _prepared(self, actor: Actor, case: ViolationCase, event: CaseEvent) -> dict[Event, PreparedChange]:
+    def _in_force(self, case: ViolationCase) -> str:
+        """Return the id of the grant of a case, or of the renewal that goes on in its place."""
+        with self._database.read() as reader:
+            try:
+                return in_force(self._access, reader, case.occurrence.grant).id
+            except CorruptError:
+                return case.occurrence.grant  # the act itself is refused for it, with an entry
+
+    def _lock_grant(self, work: UnitOfWork, grant_id: str) -> None:
+        """Lock what the grant's consumer holds, before the case: no resumption or renewal passes an order unseen."""
+        grant = self._access.get(work, grant_id)
+        self._access.lock_holding(work, grant.consumer, grant.topic.name)
+
+    def _prepared(self, actor: Actor, grant_id: str, event: CaseEvent) -> dict[Event, PreparedChange]:
         """Return the decisions on the events of the grant that an event may need, before any lock is held."""
         needed = {
             CaseEvent.ORDER: (Event.SUSPEND,),
             CaseEvent.ACCEPT: (Event.RECTIFIED,),
             CaseEvent.ESCALATE: (Event.SUSPEND, Event.TERMINATE),
         }.get(event, ())
-        return {one: self._grants.prepared(actor, case.occurrence.grant, one) for one in needed}
+        return {one: self._grants.prepared(actor, grant_id, one) for one in needed}
 
     def _follow(
         self,
@@ -332,31 +359,35 @@ class ViolationService:
         call: RequestContext,
         before: ViolationCase,
         case: ViolationCase,
+        grant_id: str,
         changes: dict[Event, PreparedChange],
     ) -> bool:
         """Let the grant follow a case; return whether it was stopped."""
         if not changes:
             return False
-        state = self._state(work, case)
+        state = self._access.get(work, grant_id).state
         text = text_of(case.occurrence.code)
         reason = f"violation case {case.id}: {case.occurrence.code}, {text.clause_en}"
         needed: list[Event] = []
         if Event.RECTIFIED in changes:
-            needed = self._resumption(work, act, before, state)
+            needed = self._resumption(work, act, before, grant_id, state)
         elif state is GrantState.ACTIVE:
             needed = [*changes]
         elif state is GrantState.SUSPENDED and Event.TERMINATE in changes:
             needed = [Event.TERMINATE]
         for event in needed:
             self._grants.follow(work, act, call, changes[event], reason=reason)
-        act.note(grant=case.occurrence.grant, grant_events=[str(event) for event in needed])
+        act.note(grant=grant_id, grant_events=[str(event) for event in needed])
         return bool(set(needed) & {Event.SUSPEND, Event.TERMINATE})
 
-    def _resumption(self, work: UnitOfWork, act: AuditedAct, accepted: ViolationCase, state: GrantState) -> list[Event]:
+    def _resumption(
+        self, work: UnitOfWork, act: AuditedAct, accepted: ViolationCase, grant_id: str, state: GrantState
+    ) -> list[Event]:
         """Return what resumes a grant: nothing while another order keeps it, which answers for it from now on."""
         if accepted.order is None or not accepted.order.suspended or state is not GrantState.SUSPENDED:
             return []
-        others = [one for one in self._store.holding(work, accepted.occurrence.grant) if one.id != accepted.id]
+        holding = holding_cases(self._store, self._access, work, grant_id)
+        others = [one for one in holding if one.id != accepted.id]
         if not others:
             return [Event.RECTIFIED]
         other = self._store.lock(work, others[0].id)
@@ -364,9 +395,6 @@ class ViolationService:
             self._store.change(work, taken_over(other))
         act.note(still_held_by=others[0].id)
         return []
-
-    def _state(self, reader: Reader, case: ViolationCase) -> GrantState:
-        return self._access.get(reader, case.occurrence.grant).state
 
     def _shown(self, case: ViolationCase, rules: RulesInForce, now: datetime) -> ShownCase:
         due = _due(case, rules)
