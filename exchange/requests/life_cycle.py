@@ -19,7 +19,10 @@ from registry.governance.two_persons import refuse_second_signature
 from schemas.access import ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
-__all__ = ["SUPPLEMENTED", "advance", "renewal_of", "requesters_of", "rule_of"]
+__all__ = ["MOST_STEPS", "SUPPLEMENTED", "advance", "renewal_of", "requesters_of", "rule_of"]
+
+MOST_STEPS: Final = 500
+"""Events of a request, so that its history stays bounded: signatures, and suspensions, come and go without end."""
 
 SUPPLEMENTED: Final = frozenset(
     {"duty", "purpose", "legal_basis", "scenario", "fields", "mode", "use_until", "truthful"}
@@ -30,6 +33,21 @@ _OFFICES: Mapping[Event, Office] = MappingProxyType(
     {Event.APPROVE: Office.HEAD, Event.COUNTERSIGN: Office.SECURITY_OFFICER, Event.OVERTURN: Office.AUTHORITY}
 )
 _VIOLATION = "Art. 39(4)"
+_CLOSING: Final = frozenset(
+    {
+        Event.REJECT,
+        Event.UPHOLD,
+        Event.WITHDRAW,
+        Event.WITHDRAW_SIGNATURE,
+        Event.LAPSE,
+        Event.OVERDUE,
+        Event.SUSPEND,
+        Event.TERMINATE,
+        Event.TERMINATE_BY_AGREEMENT,
+        Event.COMPLETE,
+        Event.EXPIRE,
+    }
+)  # possible after any number of events: each takes away, or is recorded once
 
 
 def advance(request: ShareRequest, act: Act, terms: Terms) -> ShareRequest:
@@ -48,6 +66,11 @@ def advance(request: ShareRequest, act: Act, terms: Terms) -> ShareRequest:
     rule = rule_of(request, act.event)
     _check_party(request, rule, act)
     _check_person(request, rule, act, terms)
+    if len(request.history) >= MOST_STEPS and act.event not in _CLOSING:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            f"the request has had {len(request.history)} events; it can only be refused or ended, and asked for again",
+        )
     candidate = _supplemented(request, act) if act.event is Event.RESUBMIT else request
     if act.event is Event.SUBMIT:
         candidate = replace(candidate, requested_by=act.by.id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exchange.requests.guards import GUARDS, MOST_DISPUTES
-from exchange.requests.life_cycle import advance, renewal_of
+from exchange.requests.life_cycle import MOST_STEPS, advance, renewal_of
 from exchange.requests.model import TERMINAL, Event, Ground, Office, RequestState, ShareRequest
 from exchange.requests.rules import REQUEST_RULES, Clock, Guard, Party, RequestRule
 from registry.directory.model import ShareType
@@ -511,3 +511,15 @@ def test_the_ground_of_a_refusal_and_of_a_suspension_is_in_the_history() -> None
     rejected = advance(in_state(S.SUBMITTED), act(E.REJECT), terms())
     assert rejected.history[-1].ground == Ground.OUT_OF_DUTY
     assert in_state(S.SUSPENDED).history[-1].ground == "third_party"
+
+
+@pytest.mark.parametrize("rule", REQUEST_RULES, ids=lambda rule: f"{rule.event}-{rule.source}")
+def test_a_history_stays_bounded_and_what_ends_a_request_is_always_possible(rule: RequestRule) -> None:
+    request, said = fitting(rule)
+    [step] = in_state(S.SUBMITTED).history
+    full = replace(request, history=(*request.history, *[step] * (MOST_STEPS - len(request.history))))
+    ends = rule.target in TERMINAL or rule.event in {E.SUSPEND, E.OVERDUE, E.WITHDRAW_SIGNATURE}
+    if ends:
+        assert advance(full, act(rule.event, **said), terms()).state is rule.target
+    else:
+        assert refusal(lambda: advance(full, act(rule.event, **said), terms())) is Reason.TRANSITION_NOT_ALLOWED
