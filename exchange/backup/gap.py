@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from exchange.audit.log_invariants import makes_version
 from schemas.access import Action
 
 __all__ = ["Gap", "GapGrant", "OldRows"]
 
 _UTC_8 = 8 * 3600
 _EPOCH = date(1970, 1, 1).toordinal()
-_ENDED = {Action.GRANT_TERMINATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Gap:
             self.revoked.add(data["account"])
         elif action == Action.ERASURE_CONFIRM:
             self.erasures[data["erasure"]] = entry
-        elif "grant" in entry and action.startswith("exchange:grant:"):
+        elif "grant" in entry and makes_version(action):  # a read names a version, too
             grant = entry["grant"]
             self.grants[grant["id"]] = GapGrant(grant["version"], action)
 

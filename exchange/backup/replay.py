@@ -6,8 +6,11 @@ take away whatever is in doubt:
     accounts           revoked in the log: revoked again; changed in another way: their tokens end
     connectors         certificates that changed, and those of a signing key that changed: revoked
     invitations        all unused ones are withdrawn, all open proposals refused: nobody knows which were used
-    grants             changed in the log: suspended, and terminated where they were; where a schema, a department or a
-                       catalogue entry changed, or the log was lost: every active one is suspended
+    grants             changed in the log: suspended, and terminated where they had ended before their time; where a
+                       schema, a department or a catalogue entry changed, or the log was lost: every active one is
+                       suspended
+    requests           changed in the log: closed where they were withdrawn or had lapsed, and where they are agreed to;
+                       an officer's signature does not count. Nobody knows which signatures were withdrawn
     quotas             what the log says was released is counted
 
 What was made after the backup is lost and is made again. Two data authorities have to be left who can act: where the
@@ -28,6 +31,7 @@ from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.life_cycle import advance
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.store import GrantQuery
+from exchange.access.grants.succession import CLOSED_WITH_A_PARTY, close
 from exchange.authorization.attributes import reference_to
 from exchange.backup.gap import Gap, GapGrant, OldRows
 from exchange.identity.postgres import PostgresIdentityStore
@@ -48,6 +52,9 @@ RESTORER = Actor(kind=ActorKind.MACHINE, id="restore", department="", role=Role.
 _BECAUSE = "the pool was restored from a backup"
 _IDENTITY = "identity_"
 _OWN_FAMILIES = (_IDENTITY, "erasure_")  # rows whose changes are replayed one by one
+_ENDED = frozenset({Action.GRANT_TERMINATE, Action.GRANT_END_BY_AGREEMENT, Action.GRANT_COMPLETE})
+_CLOSED = frozenset({Action.REQUEST_WITHDRAW, Action.REQUEST_LAPSE})
+_AGREED = frozenset({GrantState.COUNTERSIGNED, GrantState.APPROVED})
 _ADD_RELEASED = sa.text("""
 INSERT INTO access_quota (grant_id, day, released) VALUES (:grant, :day, :count)
 ON CONFLICT (grant_id, day) DO UPDATE SET released = access_quota.released + excluded.released
@@ -184,9 +191,19 @@ class Replay:
             if current.state is GrantState.ACTIVE:
                 current = self._change(current, Event.SUSPEND, Action.GRANT_SUSPEND, damaged=damaged)
                 self.suspended.append(grant.id)
-            if newer and _is_terminated(logged) and current.state is GrantState.SUSPENDED:
+            if newer and _is_ended(logged) and current.state is GrantState.SUSPENDED:
                 self._change(current, Event.TERMINATE, Action.GRANT_TERMINATE)
                 self.terminated.append(grant.id)
+            if logged is not None and newer and not damaged:
+                self._request(current, logged)
+
+    def _request(self, grant: Grant, logged: GapGrant) -> None:
+        """Take back what a request has no more, or what nobody knows of."""
+        if grant.state in CLOSED_WITH_A_PARTY and (logged.action in _CLOSED or grant.state in _AGREED):
+            self._put(grant, close(grant), Action.REQUEST_WITHDRAW)
+        elif grant.state is GrantState.SUBMITTED and grant.confirmed_by is not None:
+            unsigned = replace(grant, version=grant.version + 1, confirmed_by=None, together_with=())
+            self._put(grant, unsigned, Action.GRANT_WITHDRAW_SIGNATURE)
 
     def _all_grants(self) -> Sequence[tuple[Grant, bool]]:
         """Return all grants, and whether the row of each is damaged: then it is the newest version of the pool.
@@ -209,6 +226,9 @@ class Replay:
 
     def _change(self, grant: Grant, event: Event, action: Action, *, damaged: bool = False) -> Grant:
         changed = advance(grant, event, by=RESTORER, at=self._now, reason=_BECAUSE)
+        return self._put(grant, changed, action, damaged=damaged)
+
+    def _put(self, grant: Grant, changed: Grant, action: Action, *, damaged: bool = False) -> Grant:
         entry_id = uuid7(int(self._now.timestamp() * 1_000_000))
         put = self._stores.access.put_over_damaged if damaged else self._stores.access.put
         changed = put(self._work, changed, entry_id=entry_id, at=self._now).grant
@@ -219,5 +239,5 @@ class Replay:
         return changed
 
 
-def _is_terminated(logged: GapGrant | None) -> bool:
-    return logged is not None and logged.action == Action.GRANT_TERMINATE
+def _is_ended(logged: GapGrant | None) -> bool:
+    return logged is not None and logged.action in _ENDED

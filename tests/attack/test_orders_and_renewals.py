@@ -220,7 +220,8 @@ def test_a_renewal_between_decision_and_lock_is_a_conflict_and_nothing_happens()
         city.decide(CaseEvent.ORDER)
     assert caught.value.reason is Reason.VERSION_CONFLICT
     with city.world.db.read() as reader:
-        [case] = [one for one in [city.cases.get(reader, CASE)] if one is not None]
+        case = city.cases.get(reader, CASE)
+    assert case is not None
     assert case.state is CaseState.CONFIRMED
 
 

@@ -132,8 +132,14 @@ def scenario_of(grant: Grant) -> str:
 
 
 def _following(request: ShareRequest, grant: Grant) -> ShareRequest:
-    """Return a stored request with the parties of its grant, which a merger moves, and in its state."""
+    """Return a stored request with the parties of its grant, which a merger moves, and in its state.
+
+    A signature counts that the grant names as well: an old row that is put back brings none again that was withdrawn.
+    """
     request = replace(request, consumer=grant.consumer, provider=grant.provider, resource=str(grant.topic))
+    signed = tuple(one for one in request.signatures if one.account == _signer(grant, one.office))
+    if signed != request.signatures:
+        request = replace(request, signatures=signed)
     if request.state.value == grant.state.value:
         return request
     suspended = grant.state.value == RequestState.SUSPENDED.value
@@ -142,6 +148,10 @@ def _following(request: ShareRequest, grant: Grant) -> ShareRequest:
         state=RequestState(grant.state.value),
         rectify_until=(request.rectify_until or grant.expires) if suspended else request.rectify_until,
     )
+
+
+def _signer(grant: Grant, office: Office) -> str | None:
+    return grant.confirmed_by if office is Office.SECURITY_OFFICER else grant.approved_by
 
 
 def received_at(grant: Grant) -> datetime | None:
