@@ -51,7 +51,9 @@ RESTORER = Actor(kind=ActorKind.MACHINE, id="restore", department="", role=Role.
 
 _BECAUSE = "the pool was restored from a backup"
 _IDENTITY = "identity_"
-_OWN_FAMILIES = (_IDENTITY, "erasure_")  # rows whose changes are replayed one by one
+# Rows whose changes are replayed one by one, and rows that widen nothing: a request counts as far as its sealed grant
+# does, and a case or a ticket gives nobody a record.
+_OWN_FAMILIES = (_IDENTITY, "erasure_", "share_request", "violation_", "correction_")
 _ENDED = frozenset({Action.GRANT_TERMINATE, Action.GRANT_END_BY_AGREEMENT, Action.GRANT_COMPLETE})
 _CLOSED = frozenset({Action.REQUEST_WITHDRAW, Action.REQUEST_LAPSE})
 _AGREED = frozenset({GrantState.COUNTERSIGNED, GrantState.APPROVED})
