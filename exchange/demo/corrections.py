@@ -19,7 +19,7 @@ def correct_a_value(
     screen: Screen, programs: Programs, folder: Path, police: PublicSecurity, labour: HumanResources, grant_id: str
 ) -> bool:
     """Let Human Resources doubt a name, and Public Security correct it; return whether that went as it should."""
-    screen.heading("6b", "A value is corrected", "校核")
+    screen.heading("7", "A value is corrected", "校核")
     key, before = next((key, row) for key, row in labour.delivered().items() if row[1].startswith("欧"))
     claim = {"claimed": "", "claim_evidence": "本人持户口簿原件，姓氏与系统不符"}
     body = {"grant": grant_id, "record_key": key, "field": "full_name", **claim}

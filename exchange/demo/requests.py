@@ -28,7 +28,7 @@ def tell_requests(
     data: Path, screen: Screen, labour: HumanResources, police: PublicSecurity, civil: CivilAffairs
 ) -> bool:
     """Show the step; return whether everything was decided as the law says."""
-    screen.heading("10", "Requests and the law", "依法办理")
+    screen.heading("11", "Requests and the law", "依法办理")
     closed = police.offer_closed()
     screen.refused("what is not shared 不予共享", _refusal(lambda: labour.ask(closed, ["number"])))
     free = labour.ask(civil.topic, ["uscc", "entity_name"])

@@ -149,7 +149,7 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
 def _trace(stage: _Stage, root: AdminClient, police: PublicSecurity, labour: HumanResources, grant_id: str) -> bool:
     """Show the grant's entries, verify the log, and compare the consumer's table with the source."""
     screen = stage.screen
-    screen.heading("7", "The trace", "审计留痕")
+    screen.heading("8", "The trace", "审计留痕")
     entries = root.get("/audit/entries", {"grant": grant_id, "limit": 1000})
     proven = _prove(stage, entries)
     differences = labour.compare(police.granted(labour.fields, labour.district))
@@ -210,7 +210,7 @@ def _row(was: tuple[str, ...] | None, is_: tuple[str, ...] | None) -> str:
 def _remove_connector(stage: _Stage, police: PublicSecurity) -> bool:
     """Take the connector of the log of changes down, and see that its database keeps no log for it."""
     screen = stage.screen
-    screen.heading("9", "The connector is removed", "停用")
+    screen.heading("10", "The connector is removed", "停用")
     for line in stage.programs.connect("teardown", str(police.config)).output.splitlines():
         screen.line(line)
     if slots := police.database.slots():
@@ -223,7 +223,7 @@ def _remove_connector(stage: _Stage, police: PublicSecurity) -> bool:
 def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
     """Erase one person by the decision of two, and wait until the values are destroyed."""
     screen = stage.screen
-    screen.heading("8", "A person is erased", "个人信息删除")
+    screen.heading("9", "A person is erased", "个人信息删除")
     started = time.monotonic()
     body = {"topic": police.topic, "key": [police.one_number()], "reason": "个人信息主体撤回同意"}
     erasure = police.head.post("/erasures", body)["id"]
