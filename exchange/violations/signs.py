@@ -3,6 +3,7 @@
     a read for another purpose, or with another case, than the granted one, or with none        C2    refused
     a read under another department's grant                                                     C2    refused
     publication as the source of a data element that has a lead (一数一源)                        C1    failed
+    a request that is not answered in time, or an approved one that is not provided in time      P4    the timer's entry
     a request for correction that is not answered in time                                       P6    the timer's entry
 
 The same log gives the same occurrences. A call that is repeated on a day of Asia/Shanghai is the same occurrence; how
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from exchange.violations.codes import ViolationCode
 from exchange.violations.model import Occurrence, Sign
-from schemas.access import Action
+from schemas.access import Action, GrantState
 from schemas.audit import is_done
 from schemas.errors import Reason
 
@@ -35,7 +36,7 @@ _REFUSED_READS: Final[Mapping[str, Sign]] = MappingProxyType(
 )
 REASONS: Final = frozenset(map(str, _REFUSED_READS))
 """Reasons of denials that may be a sign."""
-ACTIONS: Final = frozenset({str(Action.CATALOGUE_PUBLISH), str(Action.CORRECTION_OVERDUE)})
+ACTIONS: Final = frozenset({str(Action.CATALOGUE_PUBLISH), str(Action.CORRECTION_OVERDUE), str(Action.REQUEST_OVERDUE)})
 """Actions of other entries that may be one."""
 
 
@@ -63,6 +64,8 @@ def occurrences_in(entry: Mapping[str, Any], provider_of: Callable[[str], str | 
         return _repeated_collection(entry, provider_of)
     if is_done(entry, Action.CORRECTION_OVERDUE):
         return _overdue_correction(entry)
+    if is_done(entry, Action.REQUEST_OVERDUE):
+        return _overdue_request(entry, provider_of)
     return []
 
 
@@ -102,6 +105,26 @@ def _repeated_collection(entry: Mapping[str, Any], provider_of: Callable[[str], 
         respondent=provider,
         day=day_of(entry["at"]),
         subject=topic,
+        resource=topic,
+        entry=entry["id"],
+        since=entry["at"],
+    )
+    return [found]
+
+
+def _overdue_request(entry: Mapping[str, Any], provider_of: Callable[[str], str | None]) -> list[Occurrence]:
+    """Return the late reply or delivery; the timer records each of them once."""
+    topic, request = entry.get("resource", ""), (entry.get("grant") or {}).get("id", "")
+    provider = provider_of(topic)
+    if provider is None or not request:
+        return []
+    approved = (entry.get("data") or {}).get("state") == GrantState.APPROVED
+    found = Occurrence(
+        code=ViolationCode.P4,
+        sign=Sign.OVERDUE_DELIVERY if approved else Sign.OVERDUE_REPLY,
+        respondent=provider,
+        day=day_of(entry["at"]),
+        subject=request,
         resource=topic,
         entry=entry["id"],
         since=entry["at"],

@@ -5,7 +5,7 @@
         children.checks()       for `/readyz`
 
 The first process serves records; the control API with enrolment, and the registry, have an interpreter of their own
-each, so that many calls at one listener cost callers of the others little (ADR 0110). A child that ends is started
+each, so that many calls at one listener cost callers of the others little (ADR 0102). A child that ends is started
 again, at once and then with growing pauses; after `restart_seconds` of the configuration without one that serves, the
 pool ends with `GAVE_UP`, so that the init system restarts it, or tells somebody.
 

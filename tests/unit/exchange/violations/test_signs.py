@@ -123,3 +123,29 @@ def test_a_request_for_correction_that_is_not_answered_in_time_is_its_source_s()
     assert seen(**{**overdue, "at": MIDNIGHT}).key == found.key, "late is late once"
     assert seen(**{**overdue, "data": {**overdue["data"], "failed": "row_forged"}}) is None
     assert seen(**{**overdue, "data": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "sign"),
+    [
+        ("submitted", Sign.OVERDUE_REPLY),
+        ("countersigned", Sign.OVERDUE_REPLY),
+        ("in_dispute", Sign.OVERDUE_REPLY),
+        ("approved", Sign.OVERDUE_DELIVERY),
+    ],
+)
+def test_silence_is_the_provider_s_violation(state: str, sign: Sign) -> None:
+    overdue = {
+        "action": str(Action.REQUEST_OVERDUE),
+        "decision": "allow",
+        "reason": None,
+        "grant": {"id": "g-1", "version": 1, "hash": "00"},
+        "actor": {"department": "", "id": "timer"},
+        "data": {"state": state, "violation": "Art. 39(4)"},
+    }
+    found = seen(**overdue)
+    assert (found.code, found.sign, found.subject) == (ViolationCode.P4, sign, "g-1")
+    assert found.grant == "", "an order suspends no grant of the consumer"
+    assert seen(**{**overdue, "resource": "unknown.v1"}) is None
+    assert seen(**{**overdue, "grant": None}) is None
+    assert seen(**{**overdue, "data": {**overdue["data"], "failed": "row_forged"}}) is None
