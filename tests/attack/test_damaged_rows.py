@@ -223,7 +223,7 @@ def test_a_damaged_grant_is_shown_to_nobody_and_can_be_suspended_and_terminated(
     assert pool.world.root.post(f"/grants/{grant}/terminate", {"reason": "库中被改"})["state"] == "terminated"
     assert pool.head.get(f"/grants/{grant}")["state"] == "terminated"
     assert [one["state"] for one in pool.head.get(f"/grants/{grant}")["review"]["versions"]] == [
-        "submitted", "approved", "active", "suspended", "terminated",
+        "submitted", "countersigned", "approved", "active", "suspended", "terminated",
     ]  # fmt: skip
 
 
