@@ -69,7 +69,9 @@ def test_an_approver_is_told_in_words_everything_that_a_request_says(
     assert [one["state"] for one in document["review"]["versions"]] == ["submitted"]
     assert max(map(len, said.split("To know")[0].splitlines())) <= 120
     assert terminal.json("grant", "show", grant) == document
-    assert terminal.json("request", "show", grant) == document
+    request = terminal.json("request", "show", grant)
+    assert request == provider.account("sharing_office_head").get(f"/requests/{grant}")
+    assert (request["state"], [one["event"] for one in request["history"]]) == ("submitted", ["submit"])
     row = next(line for line in terminal.run("grant", "list").splitlines() if line.startswith(grant))
     for words in (consumer.id, "id_number=keep_3_4", "is one of", "STANDING-1", "社会保险法", "all", "5000"):
         assert words in row, f"{words}\n{row}"
