@@ -6,7 +6,7 @@ from typing import Any
 from exchange.audit.oversight.monthly_report import month_bounds
 from exchange.kpi.store import Counts, KpiStore
 from registry.database.unit_of_work import Reader
-from schemas.supervision.kpi import Standing, figures_of, unused_days
+from schemas.supervision.kpi import Standing, figures_of, moment_text, unused_days
 
 __all__ = ["month_figures", "standing_at"]
 
@@ -30,7 +30,7 @@ def month_figures(
         "month": month,
         "pool": pool,
         "entries": progress.entries,
-        "until": min(end, progress.newest),
+        "until": moment_text(min(end, progress.newest)),
         "over": progress.newest >= end,
         "unused_days": unused_days(),
         "departments": [_department(one, counts, standing) for one in sorted(named)],

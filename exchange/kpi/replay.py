@@ -20,7 +20,7 @@ from exchange.audit.note import NoteKey
 from exchange.audit.verify import VerificationReport, verify_files
 from schemas.audit import read_leaf
 from schemas.errors import InvalidError, Reason
-from schemas.supervision.kpi import Count, Standing, figures_of, measures_of_reason, unused_days
+from schemas.supervision.kpi import Count, Standing, figures_of, measures_of_reason, moment_text, unused_days
 
 __all__ = ["LogReplay", "replay_log"]
 
@@ -180,7 +180,7 @@ class LogReplay:
             "month": self._month,
             "pool": self._pool,
             "entries": self._taken,
-            "until": until,
+            "until": moment_text(until),
             "over": self._newest >= self._end,
             "unused_days": days,
             "departments": [

@@ -218,8 +218,8 @@ def _definitions(document: Mapping[str, Any]) -> str:
     )
 
 
-def _local(at: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=_SHANGHAI) + timedelta(microseconds=at, hours=8)).strftime("%Y-%m-%d %H:%M")
+def _local(at: str) -> str:
+    return datetime.fromisoformat(at).astimezone(_SHANGHAI).strftime("%Y-%m-%d %H:%M")
 
 
 def _anchor(at: int, figure: Mapping[str, Any]) -> str:

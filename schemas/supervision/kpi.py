@@ -14,6 +14,7 @@ The pool counts the measures as the log grows (`exchange.kpi`); whoever holds th
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
@@ -26,9 +27,12 @@ __all__ = [
     "figures_of",
     "kpis",
     "measures_of_reason",
+    "moment_text",
     "selects",
     "unused_days",
 ]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 FIRST_ENTRIES: Final = 20
 """Ids of entries that a figure has at most: the first ones of the log."""
@@ -185,3 +189,8 @@ def _selected(counts: Mapping[tuple[str, str], Count], selectors: Sequence[str])
 def _document() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(files("schemas.supervision").joinpath("kpi.json").read_text(encoding="utf-8"))
     return document
+
+
+def moment_text(at: int) -> str | None:
+    """Return a time in microseconds UTC as ISO 8601; None for 0, where nothing was read yet."""
+    return (_EPOCH + timedelta(microseconds=at)).isoformat() if at else None

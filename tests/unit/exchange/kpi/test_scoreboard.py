@@ -17,7 +17,7 @@ def document(name: str = "民政局") -> dict[str, Any]:
     counts["denied", "role_missing"].add(31, ENTRY, 1_200)
     told = {"": figures_of({}, Standing()), "d1": figures_of(counts, Standing())}
     return {
-        "month": "2026-11", "pool": "p", "entries": 40, "until": 1_795_000_000_000_000, "over": False,
+        "month": "2026-11", "pool": "p", "entries": 40, "until": "2026-11-18T11:06:40+00:00", "over": False,
         "unused_days": 30, "departments": [{"department": one, "figures": figures} for one, figures in told.items()],
         "names": {"d1": name},
     }  # fmt: skip
