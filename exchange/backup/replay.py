@@ -10,7 +10,7 @@ take away whatever is in doubt:
                        schema, a department or a catalogue entry changed, or the log was lost: every active one is
                        suspended
     requests           changed in the log: closed where they were withdrawn or had lapsed, and where they are agreed to;
-                       an officer's signature does not count. Nobody knows which signatures were withdrawn
+                       an officer's signature does not count. Which signatures were withdrawn is not known
     quotas             what the log says was released is counted
 
 What was made after the backup is lost and is made again. Two data authorities have to be left who can act: where the
@@ -200,7 +200,7 @@ class Replay:
                 self._request(current, logged)
 
     def _request(self, grant: Grant, logged: GapGrant) -> None:
-        """Take back what a request has no more, or what nobody knows of."""
+        """Take back the signatures and the approval that the log after the backup does not confirm."""
         if grant.state in CLOSED_WITH_A_PARTY and (logged.action in _CLOSED or grant.state in _AGREED):
             self._put(grant, close(grant), Action.REQUEST_WITHDRAW)
         elif grant.state is GrantState.SUBMITTED and grant.confirmed_by is not None:

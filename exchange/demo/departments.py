@@ -207,7 +207,7 @@ class PublicSecurity(_Department):
         ]
 
     def correct_name(self, number: str) -> None:
-        """Give a person another surname."""
+        """Change the surname of a person in the database."""
         before = next(each for each in self._people if each["id_number"] == number)
         corrected = {**before, "full_name": "阳" + str(before["full_name"])[1:]}  # a surname that nobody has
         table = sa.table("population", *map(sa.column, corrected))

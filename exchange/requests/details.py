@@ -85,7 +85,7 @@ class Details:
     def act(self, event: Event, *, by: Actor, at: datetime, reason: str = "") -> Act:
         """Return the act of an event.
 
-        A suspension without a ground is one for an incident: whoever suspends in haste says why in words.
+        A suspension without a ground is one for an incident: a suspension in haste has its reason in words.
 
         Raises:
             InvalidError: REQUEST_INVALID, the certificate lacks something.

@@ -7,7 +7,7 @@ A definition (`kpi.json`) says, in both languages, what is counted, by which cla
     {"entries": ["approved"], "of": ["approved", "refused"]}  a share of two counts
     {"standing": "unused"}                                    of the grants at the end of the period
 
-The pool counts the measures as the log grows (`exchange.kpi`); whoever holds the log's files counts them from the files
+The pool counts the measures as the log grows (`exchange.kpi`); the files of the log give them again
 (`exchange.kpi.replay`), by other code. Both give their counts to `figures_of`, so that they can be compared.
 """
 

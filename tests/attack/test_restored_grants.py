@@ -51,7 +51,7 @@ def restored(grant: Grant, *logged: Action, version: int = 3) -> tuple[Grant, li
 
 @pytest.mark.parametrize("ended", [A.GRANT_TERMINATE, A.GRANT_COMPLETE, A.GRANT_END_BY_AGREEMENT])
 @pytest.mark.parametrize("then", [(), (A.GRANT_READ,)], ids=["", "read"])
-def test_a_grant_that_was_ended_is_ended_whoever_has_read_it_since(ended: Action, then: tuple[Action, ...]) -> None:
+def test_a_grant_that_was_ended_stays_ended_though_it_was_read_since(ended: Action, then: tuple[Action, ...]) -> None:
     grant, recorded = restored(a_grant(), ended, *then)
     assert grant.state is S.TERMINATED
     assert recorded == [A.GRANT_SUSPEND, A.GRANT_TERMINATE]

@@ -199,7 +199,7 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _name(part: Path, path: Path) -> None:
-    """Give a written file its name; a file that has got it meanwhile stays, where the file system has links."""
+    """Rename a written file to its name; one that has got it meanwhile stays, where the file system has links."""
     try:
         os.link(part, path, follow_symlinks=False)
     except FileExistsError as error:

@@ -110,7 +110,7 @@ def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Gra
 def resubmit(grant: Grant, supplemented: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Grant:
     """Submit a request again, as *supplemented*: a draft with what its list of what is missing asks for.
 
-    Who requested it, and when, stays; whoever signed it signed another request, so that signatures are gone.
+    Who requested it, and when, stays; its signers signed another request, so that their signatures are gone.
 
     Raises:
         InvalidError, RefusedError: as `submit`.

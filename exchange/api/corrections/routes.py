@@ -123,7 +123,7 @@ def accept(who: Caller, ticket: str) -> Document:
 
 @router.post("/corrections/{ticket}/transfer")
 def transfer(who: Caller, ticket: str, body: TransferBody) -> Document:
-    """Give a ticket to the department that is the source; its clock goes on."""
+    """Transfer a ticket to the department that is the source; its clock goes on."""
     moved = who.pool.corrections.transfer(who.actor, who.call, ticket, department=body.department, reason=body.reason)
     return _document(moved)
 

@@ -103,7 +103,7 @@ def correction_transfer(
     to: Annotated[str, typer.Option(help="internal id of the department that is the source")],
     reason: ReasonOption,
 ) -> None:
-    """Give a ticket to the department that is the source; the clock of its first receipt goes on."""
+    """Transfer a ticket to the department that is the source; the clock of its first receipt goes on."""
     _act(context, ticket, "transfer", {"department": to, "reason": reason})
 
 

@@ -184,7 +184,7 @@ class CorrectionService:
     def transfer(
         self, actor: Actor, call: RequestContext, ticket_id: str, *, department: str, reason: str
     ) -> TicketDue:
-        """Give a ticket to the department that is the source; its clock goes on. `_act` says what may be raised.
+        """Transfer a ticket to the department that is the source; its clock goes on. `_act` says what may be raised.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN; DEPARTMENT_INACTIVE.
@@ -394,5 +394,6 @@ def _check_claim(claim: Claim) -> None:
     if not claim.evidence.strip() or max(len(claim.claimed), len(claim.evidence)) > _MOST_TEXT:
         raise InvalidError(
             Reason.REQUEST_INVALID,
-            f"got no evidence, or a claim of more than {_MOST_TEXT} characters; say what is right, and how it is known",
+            f"got no evidence, or a claim of more than {_MOST_TEXT} characters; expected the right value "
+            "and how it is known",
         )
