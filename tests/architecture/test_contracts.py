@@ -20,6 +20,7 @@ WRONG = {
     "independent-rooms": ("exchange/audit/note.py", "exchange.identity.tokens"),
     "brokers": ("exchange/broker/kafka/topics.py", "exchange.broker.postgres.blocks"),
     "composition-root": ("exchange/api/problems.py", "exchange.server.composition"),
+    "assembly": ("exchange/server/listeners.py", "exchange.server.assembly.storage"),
     "department-machine": ("connectors/retry.py", "registry.subjects.model"),
     "client-alone": ("exchange/client/errors.py", "registry.avro.defaults"),
     "replay-of-figures": ("exchange/kpi/replay.py", "exchange.kpi.facts"),
