@@ -3,18 +3,18 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from exchange.access.decision.roles import rights_of
-from exchange.api.bodies import (
+from exchange.api.bodies.accounts import (
     ConfirmationBody,
     ConnectorBody,
     InvitationBody,
     PersonBody,
-    ReasonBody,
     TokenBody,
     UserBody,
     account_json,
     certificate_json,
     proposal_json,
 )
+from exchange.api.bodies.base import ReasonBody
 from exchange.api.caller import (
     After,
     Caller,

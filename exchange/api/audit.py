@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from exchange.api.bodies import BundleBody, PruningBody
+from exchange.api.bodies.audit import BundleBody, PruningBody
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
 from exchange.audit.store import EntryQuery

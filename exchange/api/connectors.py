@@ -10,7 +10,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from exchange.api.admission.token_bucket import TokenBucket
-from exchange.api.bodies import certificate_json
+from exchange.api.bodies.accounts import certificate_json
 from exchange.api.caller import After, Caller, Document, Limit, connector_key, listed, refuse_unknown
 from exchange.audit.search.entry_rows import iso_time
 from exchange.control.connectors import Batch, ConnectorDetails, Draw, ListedConnector

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
-from exchange.api.bodies import (
+from exchange.api.bodies.requests import (
     EventBody,
     RequestBody,
     ReturnFlowBody,

@@ -21,15 +21,9 @@ from exchange.api import accounts, audit, connectors, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
-from exchange.api.bodies import (
-    EntryBody,
-    ErasureBody,
-    HistoryBody,
-    ReasonBody,
-    SchemaBody,
-    entry_json,
-    erasure_json,
-)
+from exchange.api.bodies.base import ReasonBody
+from exchange.api.bodies.catalogue import EntryBody, HistoryBody, SchemaBody, entry_json
+from exchange.api.bodies.erasures import ErasureBody, erasure_json
 from exchange.api.caller import (
     After,
     Caller,

@@ -28,7 +28,7 @@ from exchange.api.admission.grpc_calls import ConnectorAdmission, OpenCall
 from exchange.api.admission.http_protocol import client_certificate
 from exchange.api.admission.reply_budget import Reservation
 from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
-from exchange.api.bodies import CommitBody, FetchBody, RecordsBody
+from exchange.api.bodies.records import CommitBody, FetchBody, RecordsBody
 from exchange.api.caller import refuse_unknown
 from exchange.api.record_polls import RecordPolls, measured, require_window
 from exchange.authorization.authentications import Interface, Origin

@@ -32,7 +32,18 @@ _ID = sa.Text(collation="C")
 _UUID = sa.Uuid(as_uuid=False)
 _WHY = "made from the log, from which `pool report kpi --from-log` makes the same figures; it decides nothing"
 
+_FIGURE = ("month", "department", "measure", "detail")  # what a figure is the sum of
+
 metadata = sa.MetaData()
+
+
+def _terms_columns() -> list["sa.Column[str]"]:
+    """Return the columns of what a grant's entries say of it."""
+    return [
+        *(sa.Column(name, _ID, nullable=False) for name in ("consumer", "provider", "resource")),
+        sa.Column("fields", sa.Text, nullable=False),  # JSON: a list of names
+    ]
+
 
 _progress = sa.Table(
     "kpi_progress",
@@ -55,10 +66,7 @@ _grant = sa.Table(
     "kpi_grant",
     metadata,
     sa.Column("grant_id", _ID, primary_key=True),
-    sa.Column("consumer", _ID, nullable=False),
-    sa.Column("provider", _ID, nullable=False),
-    sa.Column("resource", _ID, nullable=False),
-    sa.Column("fields", sa.Text, nullable=False),  # JSON: a list of names
+    *_terms_columns(),
     info=derived(_WHY),
 )
 
@@ -70,10 +78,7 @@ _span = sa.Table(
     sa.Column("entry", _UUID, nullable=False),
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Column("until", sa.BigInteger),
-    sa.Column("consumer", _ID, nullable=False),
-    sa.Column("provider", _ID, nullable=False),
-    sa.Column("resource", _ID, nullable=False),
-    sa.Column("fields", sa.Text, nullable=False),  # JSON: a list of names
+    *_terms_columns(),
     sa.Index("kpi_span_consumer", "consumer", "since"),
     info=derived(_WHY),
 )
@@ -83,15 +88,12 @@ _fact = sa.Table(
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("ordinal", sa.SmallInteger, primary_key=True),
-    sa.Column("month", _ID, nullable=False),
-    sa.Column("department", _ID, nullable=False),
-    sa.Column("measure", _ID, nullable=False),
-    sa.Column("detail", _ID, nullable=False),
+    *(sa.Column(name, _ID, nullable=False) for name in _FIGURE),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("grant_id", _ID, nullable=False),
     sa.Column("entry", _UUID, nullable=False),
-    sa.Index("kpi_fact_figure", "month", "department", "measure", "detail", "position", "ordinal"),
+    sa.Index("kpi_fact_figure", *_FIGURE, "position", "ordinal"),
     sa.Index("kpi_fact_drawn", "grant_id", "at", postgresql_where=sa.text("measure = 'drawn'")),
     info=derived(_WHY),
 )
@@ -99,10 +101,7 @@ _fact = sa.Table(
 _sum = sa.Table(
     "kpi_sum",
     metadata,
-    sa.Column("month", _ID, primary_key=True),
-    sa.Column("department", _ID, primary_key=True),
-    sa.Column("measure", _ID, primary_key=True),
-    sa.Column("detail", _ID, primary_key=True),
+    *(sa.Column(name, _ID, primary_key=True) for name in _FIGURE),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("entries", sa.BigInteger, nullable=False),
     info=derived(_WHY),
@@ -183,7 +182,7 @@ class PostgresKpi(KpiStore):
             added[0] += one.amount
             added[1] += 1
         rows = [
-            dict(zip(("month", "department", "measure", "detail", "amount", "entries"), (*key, *added), strict=True))
+            dict(zip((*_FIGURE, "amount", "entries"), (*key, *added), strict=True))
             for key, added in sorted(sums.items())
         ]
         if not rows:
@@ -191,7 +190,7 @@ class PostgresKpi(KpiStore):
         insert = pg.insert(_sum).values(rows)
         connection.execute(
             insert.on_conflict_do_update(
-                index_elements=[_sum.c.month, _sum.c.department, _sum.c.measure, _sum.c.detail],
+                index_elements=_FIGURE,
                 set_={
                     "amount": _sum.c.amount + insert.excluded.amount,
                     "entries": _sum.c.entries + insert.excluded.entries,
@@ -216,12 +215,7 @@ class PostgresKpi(KpiStore):
     def counts(self, reader: Reader, month: str, department: str | None = None) -> Mapping[str, Counts]:
         ids = (
             sa.select(_fact.c.position, _fact.c.entry)
-            .where(
-                _fact.c.month == _sum.c.month,
-                _fact.c.department == _sum.c.department,
-                _fact.c.measure == _sum.c.measure,
-                _fact.c.detail == _sum.c.detail,
-            )
+            .where(*(_fact.c[name] == _sum.c[name] for name in _FIGURE))
             .order_by(_fact.c.position, _fact.c.ordinal)
             .limit(FIRST_ENTRIES)
             .lateral("first")

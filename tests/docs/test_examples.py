@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from connectors.config import lint
 from connectors.config.config import ConnectorConfig
-from exchange.api.bodies import EntryBody, RequestBody
+from exchange.api.bodies.catalogue import EntryBody
+from exchange.api.bodies.requests import RequestBody
 from exchange.api.catalogue.entries import MetadataBody
 from exchange.broker.kafka.acls import parse_acls
 from exchange.config import Config

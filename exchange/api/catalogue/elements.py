@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
-from exchange.api.bodies import Body
+from exchange.api.bodies.base import Body
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.control.catalogue.element_use import ElementGap
 from registry.catalogue.elements import DataElement, Duplicate, ElementUse

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from exchange.api.bodies import Body, ReasonBody
+from exchange.api.bodies.base import Body, ReasonBody
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown, topic_key, version_key
 from exchange.control.catalogue.entries import EntryStep, ShownRecord
 from registry.catalogue.life_cycle import EntryEvent, ProcedureState

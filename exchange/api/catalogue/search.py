@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from exchange.api.bodies import entry_json
+from exchange.api.bodies.catalogue import entry_json
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from registry.catalogue.search import Hit
 from registry.database.keyset import MAX_PAGE

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AwareDatetime, Field
 
-from exchange.api.bodies import Body, ReasonBody
+from exchange.api.bodies.base import Body, ReasonBody
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.control.corrections.claim_seal import Claim
 from exchange.control.corrections.clock import TicketDue

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Depends
 
-from exchange.api.bodies import Body, entry_json
+from exchange.api.bodies.base import Body
+from exchange.api.bodies.catalogue import entry_json
 from exchange.api.caller import Caller, Document, refuse_unknown
 from exchange.api.directory.departments import department_json
 from registry.directory.model import Zone

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from exchange.api.bodies import Body
+from exchange.api.bodies.base import Body
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.control.violations.service import Decision, Report, ShownCase
 from exchange.violations.case_json import to_document

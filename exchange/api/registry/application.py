@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from exchange import metrics
 from exchange.access.grants.store import GrantQuery
 from exchange.api.admission.scheduler import FairScheduler
-from exchange.api.bodies import grant_json
+from exchange.api.bodies.requests import grant_json
 from exchange.api.registry.enforcement import RegistryAccessControl, registry_request_context
 from exchange.api.registry.identification import RegistryIdentification
 from exchange.config import Config

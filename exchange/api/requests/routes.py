@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
-from exchange.api.bodies import EventBody, SupplementBody, grant_json
+from exchange.api.bodies.requests import EventBody, SupplementBody, grant_json
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.control.grants.request_reads import RequestView
 from exchange.deadlines.clock import DueState

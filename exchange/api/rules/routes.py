@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
-from exchange.api.bodies import Body, ReasonBody, check_characters
+from exchange.api.bodies.base import Body, ReasonBody, check_characters
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown, version_key
 from exchange.api.rules.documents import (
     change_json,

@@ -116,34 +116,20 @@ def violation_report(
     _told(found, as_json=as_json)
 
 
-@violation.command("confirm")
-def violation_confirm(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """Confirm that a case is a violation, as another person than who reported it."""
-    _decide(context, case, "confirm", as_json=as_json, reason=reason)
+def _add_decision(event: str, text: str) -> None:
+    @violation.command(event, help=text)
+    def decide(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
+        _decide(context, case, event, as_json=as_json, reason=reason)
 
 
-@violation.command("dismiss")
-def violation_dismiss(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """Dismiss a case that is none."""
-    _decide(context, case, "dismiss", as_json=as_json, reason=reason)
-
-
-@violation.command("order")
-def violation_order(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """Order what is to be rectified, within the time of the rule profile; the consumer's grant is suspended."""
-    _decide(context, case, "order", as_json=as_json, reason=reason)
-
-
-@violation.command("reply")
-def violation_reply(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """State your department's case: what happened, and after an order what was rectified."""
-    _decide(context, case, "reply", as_json=as_json, reason=reason)
-
-
-@violation.command("accept")
-def violation_accept(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """Accept what was rectified in time; the grant goes on."""
-    _decide(context, case, "accept", as_json=as_json, reason=reason)
+for _event, _text in {
+    "confirm": "Confirm that a case is a violation, as another person than who reported it.",
+    "dismiss": "Dismiss a case that is none.",
+    "order": "Order what is to be rectified, within the time of the rule profile; the consumer's grant is suspended.",
+    "reply": "State your department's case: what happened, and after an order what was rectified.",
+    "accept": "Accept what was rectified in time; the grant goes on.",
+}.items():
+    _add_decision(_event, _text)
 
 
 @violation.command("escalate")
@@ -158,10 +144,7 @@ def violation_escalate(
     _decide(context, case, "escalate", as_json=as_json, reason=reason, referral=referral)
 
 
-@violation.command("close")
-def violation_close(context: typer.Context, case: _Case, reason: _Reason, as_json: JsonOption = False) -> None:
-    """Close an escalated case, with what came of the referral."""
-    _decide(context, case, "close", as_json=as_json, reason=reason)
+_add_decision("close", "Close an escalated case, with what came of the referral.")
 
 
 def _decide(context: typer.Context, case: str, event: str, *, as_json: bool, **body: str) -> None:

@@ -17,6 +17,7 @@ from exchange.cli.requests.text import describe_request
 __all__ = ["add_to_groups"]
 
 _Clause = Annotated[str, typer.Option("--clause", help="law and article that forbid to share, in words")]
+_Filing = Annotated[str, typer.Option(help="id of the filing of what was negotiated and agreed")]
 
 
 def add_to_groups() -> None:
@@ -151,23 +152,13 @@ def grant_complete(
 
 
 @grant.command("change-service")
-def grant_change_service(
-    context: typer.Context,
-    grant_id: str,
-    filing: Annotated[str, typer.Option(help="id of the filing of what was negotiated")],
-    reason: ReasonOption = "",
-) -> None:
+def grant_change_service(context: typer.Context, grant_id: str, filing: _Filing, reason: ReasonOption = "") -> None:
     """Record that the provider changes its service, after negotiation and filing; the grant stays in force."""
     _post(context, grant_id, "change_service", {"reference": filing, "reason": reason})
 
 
 @grant.command("end-by-agreement")
-def grant_end_by_agreement(
-    context: typer.Context,
-    grant_id: str,
-    filing: Annotated[str, typer.Option(help="id of the filing of what was agreed")],
-    reason: ReasonOption = "",
-) -> None:
+def grant_end_by_agreement(context: typer.Context, grant_id: str, filing: _Filing, reason: ReasonOption = "") -> None:
     """End a grant by agreement, as its provider, after negotiation and filing."""
     _post(context, grant_id, "terminate_by_agreement", {"reference": filing, "reason": reason})
 

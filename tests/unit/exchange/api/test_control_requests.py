@@ -10,8 +10,10 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from exchange.api import bodies
 from exchange.api.admission.scheduler import FairScheduler
+from exchange.api.bodies.audit import BundleBody
+from exchange.api.bodies.base import Body, ReasonBody
+from exchange.api.bodies.catalogue import SchemaBody
 from exchange.api.http import create
 from exchange.api.rules.routes import RuleTextBody
 from exchange.authorization.text_screen import TextScreen
@@ -158,7 +160,7 @@ BODIES = sorted(
 
 @pytest.mark.parametrize("name", sorted({*BODIES} - {"RuleTextBody", "SchemaBody"}))
 def test_each_body_is_bounded(name: str) -> None:
-    models = [*bodies.Body.__subclasses__()]
+    models = [*Body.__subclasses__()]
     models += [below for one in models for below in one.__subclasses__()]
     model = next(one for one in models if one.__name__ == name)
     for sent, told in (
@@ -181,11 +183,11 @@ def test_the_text_of_a_rule_is_bounded() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda text: bodies.ReasonBody(reason=text),
-        lambda text: bodies.BundleBody(entries=["1", text]),
-        lambda text: bodies.BundleBody.model_validate({"query": {"case": text}}),
-        lambda text: bodies.BundleBody.model_validate({"query": {text: "case"}}),
-        lambda text: bodies.SchemaBody(text=text),
+        lambda text: ReasonBody(reason=text),
+        lambda text: BundleBody(entries=["1", text]),
+        lambda text: BundleBody.model_validate({"query": {"case": text}}),
+        lambda text: BundleBody.model_validate({"query": {text: "case"}}),
+        lambda text: SchemaBody(text=text),
         lambda text: RuleTextBody(content=text),
     ],
 )
@@ -193,7 +195,7 @@ def test_no_text_of_a_body_has_a_zero_character_or_half_a_surrogate_pair(made: A
     with pytest.raises(ValidationError, match="zero character or half a surrogate pair") as caught:
         made(text)
     caught.value.json(include_input=False).encode()
-    assert bodies.ReasonBody(reason="王\U0001f600\n").reason
+    assert ReasonBody(reason="王\U0001f600\n").reason
 
 
 @pytest.mark.parametrize("content", ["[" * 30_000, '{"reason": ' * 700 + "1" + "}" * 700])
