@@ -1,7 +1,8 @@
 """Compressed sets of offsets: which positions of a range were released, as short text.
 
 An audit entry states exactly which records of a scanned range were released. `pack_offsets` writes that as text
-for its `data`, `unpack_offsets` reads it back, so that the entry alone shows whether a record was released.
+for its `data`, `unpack_offsets` reads it back, so that the entry alone shows whether a record was released; `meant`
+tests one position without unpacking the others.
 
     ranges   [start, end) per partition, concatenated: one sequence of positions
     "r…"     run-length encoding: base64 of alternating lengths (out, in, out …) in LEB128: for long runs
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from schemas.errors import InvalidError, Reason
 from schemas.record import Positions
 
-__all__ = ["pack_offsets", "unpack_offsets"]
+__all__ = ["meant", "pack_offsets", "unpack_offsets"]
 
 _MAX_SPAN = 1 << 27  # positions that a "z" may span when it is read: 16 MiB of bits
 
@@ -80,6 +81,58 @@ def unpack_offsets(start: Positions, end: Positions, text: str) -> list[list[int
             found[partition].extend(range(at + shift, stop + shift))
             at = stop
     return found
+
+
+def meant(start: Positions, end: Positions, text: str, partition: int, offset: int) -> bool:
+    """Return whether one offset of a partition is in the set: a membership test of one bit.
+
+    It reads the text up to that bit and no further, so it checks only that part of it; for text that `pack_offsets`
+    made for these ranges it equals a look into `unpack_offsets`.
+
+    Args:
+        start: first position of each partition's range.
+        end: position after each partition's range.
+        text: the set, made for these ranges.
+        partition: of the offset; one beyond the ranges is in no set.
+        offset: tested; one outside its range is in no set.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for text or ranges that `pack_offsets` does not make.
+    """
+    if len(start) != len(end) or any(first > last for first, last in zip(start, end, strict=True)):
+        raise _unpackable()
+    if not text or not 0 <= partition < len(start) or not start[partition] <= offset < end[partition]:
+        return False
+    at = sum(end[:partition]) - sum(start[:partition]) + offset - start[partition]
+    try:
+        raw = base64.b64decode(text[1:], validate=True)
+        if text[0] == "r":
+            return _in_run(raw, at)
+        if text[0] == "z" and sum(end) - sum(start) <= _MAX_SPAN:
+            bits = zlib.decompressobj().decompress(raw, at // 8 + 1)
+            return at // 8 < len(bits) and bool(bits[at // 8] >> at % 8 & 1)
+    except (ValueError, zlib.error) as error:
+        raise _unpackable() from error
+    raise _unpackable()
+
+
+def _in_run(raw: bytes, at: int) -> bool:
+    """Return whether a position lies in a run; the lengths are out, in, out, and so on."""
+    edge, number, shift, inside = 0, 0, 0, False
+    for byte in raw:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte & 0x80:
+            if shift > 63:
+                raise _unpackable()
+            continue
+        edge += number
+        if at < edge:
+            return inside
+        number, shift, inside = 0, 0, not inside
+    if shift:
+        raise _unpackable()
+    return False
 
 
 def _extend(edges: list[int], low: int, high: int) -> None:

@@ -12,7 +12,7 @@ from exchange.audit.note import FileSigner, checkpoint_text, open_note, parse_ch
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, Checkpoint, Decision, Flow, GrantRef, from_leaf, to_leaf
 from schemas.errors import InvalidError, Reason
-from schemas.offsets import pack_offsets, unpack_offsets
+from schemas.offsets import meant, pack_offsets, unpack_offsets
 
 text = st.text(max_size=8)
 whole = st.integers(-(2**53) + 1, 2**53 - 1)
@@ -78,6 +78,37 @@ def test_offsets_come_back_as_they_went(some: list[tuple[int, int]], data: st.Da
     packed = pack_offsets(start, end, offsets)
     assert unpack_offsets(start, end, packed) == offsets
     assert len(packed) <= sum(width for _, width in some) / 6 + 40
+
+
+@given(ranges, st.data())
+def test_one_offset_is_meant_where_unpacking_finds_it(some: list[tuple[int, int]], data: st.DataObject) -> None:
+    start = tuple(first for first, _ in some)
+    end = tuple(first + width for first, width in some)
+    share = data.draw(st.sampled_from([0, 1, 40, 99, 100]))
+    random = data.draw(st.randoms(use_true_random=False))
+    offsets = [[k for k in range(a, b) if random.randrange(100) < share] for a, b in zip(start, end, strict=True)]
+    packed = pack_offsets(start, end, offsets)
+    found = unpack_offsets(start, end, packed)
+    for partition, (first, last) in enumerate(zip(start, end, strict=True)):
+        for offset in range(first - 2, last + 2):
+            assert meant(start, end, packed, partition, offset) == (offset in found[partition])
+    assert not meant(start, end, packed, len(start), start[0])
+    assert not meant(start, end, packed, -1, start[-1])
+
+
+@given(ranges, st.text(alphabet="rzABab01+/=", max_size=12) | st.text(max_size=6), st.data())
+def test_of_text_that_nobody_packed_no_offset_is_meant_that_unpacking_does_not_find(
+    some: list[tuple[int, int]], packed: str, data: st.DataObject
+) -> None:
+    start = tuple(first for first, _ in some)
+    end = tuple(first + width for first, width in some)
+    partition = data.draw(st.integers(0, len(some) - 1))
+    offset = data.draw(st.integers(start[partition] - 1, end[partition]))
+    try:
+        found = unpack_offsets(start, end, packed)
+    except InvalidError:
+        return
+    assert meant(start, end, packed, partition, offset) == (offset in found[partition])
 
 
 @given(ranges, st.text(alphabet="rzABab01+/=", max_size=12) | st.text(max_size=6))

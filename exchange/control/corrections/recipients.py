@@ -20,7 +20,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader
 from schemas.access import Action, Grant
-from schemas.offsets import unpack_offsets
+from schemas.offsets import meant
 
 __all__ = ["Recipient", "Recipients"]
 
@@ -142,6 +142,4 @@ def _delivers(data: Any, partition: int, positions: set[tuple[int, int]]) -> boo
         return False
     start, end = tuple(data["from"]), tuple(data["to"])
     wanted = {position for generation, position in positions if generation == data["generation"]}
-    if partition >= len(start) or not any(start[partition] <= position < end[partition] for position in wanted):
-        return False
-    return not wanted.isdisjoint(unpack_offsets(start, end, data["delivered"])[partition])
+    return any(meant(start, end, data["delivered"], partition, position) for position in wanted)
