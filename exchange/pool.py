@@ -21,7 +21,7 @@ accounts                  accounts, invitations            exchange/control/acco
 connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
 zones                     network zones                     exchange/control/zones.py
-duties                    duty lists of departments        exchange/control/grants/duty_lists.py
+duties                    duty lists of departments        exchange/control/duties/service.py
 figures                   KPI, supervision events         exchange/control/oversight/figures.py
 lineage                   source to consumers, batches     exchange/control/oversight/lineage.py
 coverage                  departments, themes              exchange/control/oversight/coverage.py
@@ -66,9 +66,9 @@ from exchange.control.corrections.reads import CorrectionReads
 from exchange.control.corrections.service import CorrectionService
 from exchange.control.corrections.upkeep import CorrectionUpkeep
 from exchange.control.departments import DepartmentService
+from exchange.control.duties.service import DutyService
 from exchange.control.erasures import ErasureService
 from exchange.control.evidence import EvidenceBundles
-from exchange.control.grants.duty_lists import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.request_clocks import RequestClocks

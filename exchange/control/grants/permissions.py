@@ -19,10 +19,11 @@ from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct
 from exchange.authorization.request_context import RequestContext
+from exchange.control.grants.approval import ViewSchemas
 from exchange.control.grants.reads import GrantReads, read_grant
 from exchange.control.grants.rectification import check_not_held
 from exchange.control.grants.review import GrantReview
-from exchange.control.grants.service import ViewSchemas, persons_of
+from exchange.control.grants.versions import persons_of
 from exchange.control.requests.law import RequestLaw, accounts_of, unsigned
 from exchange.requests.details import Details, DisposalCertificate
 from exchange.requests.guards import Act

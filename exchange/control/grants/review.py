@@ -18,7 +18,7 @@ from exchange.access.grants.returned import returned_area
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider, Profiles
-from exchange.control.grants.duty import describe_duty
+from exchange.control.duties.decision import describe_duty
 from exchange.control.grants.similar import similar_decisions
 from exchange.control.requests.due_dates import reply_due
 from exchange.control.requests.stored import StoredRequests, received_at

@@ -18,7 +18,7 @@ from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grants.duty import decide_duty
+from exchange.control.duties.decision import decide_duty
 from exchange.control.grants.parties import check_asks, check_plaintext, check_zones, profile_of, seen_resource
 from exchange.control.grants.reads import read_grant
 from exchange.control.grants.review import GrantReview, Review, SchemaMaskSource

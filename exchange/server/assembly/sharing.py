@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from exchange.control.grants.duty_lists import DutyService
+from exchange.control.duties.service import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.request_clocks import RequestClocks
