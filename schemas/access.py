@@ -13,6 +13,7 @@ from schemas.errors import Reason
 from schemas.names import Topic
 
 __all__ = [
+    "AccessMode",
     "Action",
     "Actor",
     "ActorKind",
@@ -216,6 +217,22 @@ class Action(StrEnum):
     REPORT_READ = "exchange:report:read"
     SUPERVISION_READ = "exchange:supervision:read"
     TASK_READ = "exchange:task:read"
+    # The shared-records hub (共享库). Acts on subjects under a grant, then those of its rules and consents.
+    HUB_LOOKUP = "hub:subject:lookup"
+    HUB_VERIFY = "hub:subject:verify"
+    HUB_PREFILL = "hub:subject:prefill"
+    HUB_INSTANT = "hub:case:instant"
+    HUB_OWN = "hub:subject:own"
+    HUB_ERASE = "hub:subject:erase"
+    HUB_REWRAP = "hub:key:rewrap"
+    HUB_RULES_READ = "hub:rules:read"
+    HUB_RULES_PROPOSE = "hub:rules:propose"
+    HUB_RULES_AGREE = "hub:rules:agree"
+    HUB_RULES_ACTIVATE = "hub:rules:activate"
+    HUB_RULES_REPLAY = "hub:rules:replay"
+    HUB_RULES_BACK_OUT = "hub:rules:back_out"
+    HUB_CONSENT_GIVE = "hub:consent:give"
+    HUB_CONSENT_WITHDRAW = "hub:consent:withdraw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +355,15 @@ class CaseRule(StrEnum):
     EACH_CALL = "each_call"  # any, but one
 
 
+class AccessMode(StrEnum):
+    """How a grant is used: each call fits one mode, and what the mode does not name is refused."""
+
+    STREAM = "stream"  # records are fetched in their order
+    LOOKUP = "lookup"  # the golden record of a subject that is named
+    VERIFY = "verify"  # registered predicates about it: yes, no or unknown
+    LIST = "list"  # the subjects for whom a registered predicate holds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """One immutable version of a share request and the grant that it became (共享申请 / 授权).
@@ -381,6 +407,13 @@ class Grant:
         stream: id of the grant whose position and delivered keys it goes on with; empty = its own.
         since: time from which SINCE_APPROVAL counts; None = its own approval.
         carried_on, carried: day (ISO 8601) of its activation, and the records released under the renewed grant on it.
+        access_mode: see AccessMode.
+        predicates: registered predicates that are answered, as `id/version`; of the modes VERIFY and LIST alone.
+        batch_max: subjects of one call at most; 0 in modes that name none.
+        provenance: a look-up names the source of each field: department, resource, place and times.
+        as_of: a subject may be asked about as of an earlier time.
+        places: releases hold each record's partition and offset, its operation and its valid times: a disclosure, since
+            places tell how many records lie between two that are delivered.
     """
 
     id: str
@@ -424,6 +457,12 @@ class Grant:
     since: datetime | None = None
     carried_on: str = ""
     carried: int = 0
+    access_mode: AccessMode = AccessMode.STREAM
+    predicates: tuple[str, ...] = ()
+    batch_max: int = 0
+    provenance: bool = False
+    as_of: bool = False
+    places: bool = False
 
     @property
     def record_key_id(self) -> str:

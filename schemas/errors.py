@@ -172,6 +172,8 @@ class Reason(StrEnum):
     NOT_SHARED = "not_shared"
     # the law of sharing: corrections
     CORRECTION_MISSING = "correction_missing"
+    # the hub: look-ups and verifications
+    GRANT_MODE = "grant_mode"
 
 
 class PoolError(Exception):

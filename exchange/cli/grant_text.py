@@ -19,6 +19,11 @@ _CASES: Final = {
     "standing": "{case}, for every call",
     "each_call": "a case number with every call",
 }
+_USES: Final = {
+    "lookup": "looking up subjects that are named",
+    "verify": "verifying registered predicates about subjects that are named",
+    "list": "the list of subjects for whom a registered predicate holds",
+}
 _FLOWS: Final = {
     "horizontal": "horizontal: between departments of one level, or of areas apart",
     "vertical_up": "vertical, up: to a higher level",
@@ -62,6 +67,7 @@ def describe_grant(
     yield from _stated(document, "renews", "duty")
     yield from _row("legal basis", document["legal_basis"])
     yield from _row("case", _CASES.get(document["case_rule"], "{case}").format(case=document["case"] or "none"))
+    yield from _uses(document)
     yield from _row("history", _HISTORY.get(document["history"], document["history"]))
     quota = document["quota_per_day"]
     yield from _row("quota", "no limit a day" if quota is None else f"{quota:,} records a day")
@@ -89,6 +95,23 @@ def _stated(document: Mapping[str, Any], *names: str) -> Iterator[str]:
     for name in names:
         if document.get(name):
             yield from _row(name, document[name])
+
+
+def _uses(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how the grant is used, where it is not by fetching records."""
+    if document.get("access_mode"):
+        yield from _row("used by", _USES.get(document["access_mode"], document["access_mode"]))
+    for at, predicate in enumerate(document.get("predicates", ())):
+        yield from _row("predicates" if at == 0 else "", predicate)
+    if document.get("batch_max"):
+        yield from _row("subjects", f"{document['batch_max']:,} a call at most")
+    told = {
+        "provenance": "the source of each field",
+        "as_of": "what held at an earlier time",
+        "places": f"each record's place in the topic; reason: {document.get('disclosure_reason', '')}",
+    }
+    for at, name in enumerate(name for name in told if document.get(name)):
+        yield from _row("also tells" if at == 0 else "", told[name])
 
 
 def _ways(document: Mapping[str, Any], flow: str | None) -> Iterator[str]:

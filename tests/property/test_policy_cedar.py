@@ -19,7 +19,7 @@ import pytest
 
 from exchange.access.decision.grant_rules import GRANT_RULES, Party
 from exchange.access.decision.roles import RULES, Standing, decide_control
-from schemas.access import Action, Actor, ActorKind, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
+from schemas.access import AccessMode, Action, Actor, ActorKind, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
 from schemas.names import ResourceName, Topic
 from tests.kit.cases.grants import NOW, a_connector, a_grant, a_person, a_resource, decided
@@ -37,7 +37,7 @@ ORDER = [
     "resource_unknown", "resource_not_published", "not_provider", "grant_other_resource", "zone_mismatch",
     "zone_mismatch_topic", "grant_suspended", "grant_expired", "grant_not_active", "grant_expired_by_time",
     "grant_not_yet_valid", "purpose_missing", "purpose_mismatch", "case_missing", "case_mismatch",
-    "contractor_plaintext", "level_above_ceiling", "quota_exhausted",
+    "contractor_plaintext", "level_above_ceiling", "grant_mode", "quota_exhausted",
 ]  # fmt: skip
 """The documented order; rules of different acts interleave freely."""
 
@@ -72,6 +72,7 @@ def world(rng: random.Random) -> tuple[list[Grant], dict[str, str]]:
                 ceiling=rng.choice(list(Level)),
                 zone=rng.choice(["default", "intranet"]),
                 source_zone=rng.choice(["", "", "inner"]),
+                access_mode=rng.choice([*[AccessMode.STREAM] * 3, *AccessMode]),
                 requested_by=f"person-{rng.randint(1, 40)}",
                 state=GrantState.ACTIVE,
                 approved_by=None,  # who signed before, the tests of signatures compare
@@ -116,10 +117,12 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
         lambda r: r.update(released_today=rng.choice([None, 100, 5_000, 99, 4_999])),
     ]
     weights = [1] * (len(bends) - 7) + [2, 3, 2, 4, 4, 4, 8]  # rules that are asked last are reached least
-    acts = [Action.PUBLISH, Action.PUBLISH, Action.RESUME, Action.COMMIT, Action.GRANT_READ, *[Action.FETCH] * 6]
+    acts = [Action.PUBLISH, Action.PUBLISH, Action.RESUME, Action.GRANT_READ]
     for _ in range(RECORDS):
         grant = rng.choice(grants)
-        action = rng.choice(acts)
+        action = rng.choice([*acts, *_FITTING.get(grant.access_mode, _FITTING[AccessMode.STREAM]) * 7][:11])
+        if rng.random() < 0.03:
+            action = rng.choice([action for fitting in _FITTING.values() for action in fitting])
         provides = action in (Action.PUBLISH, Action.RESUME)
         request: Request = {
             "action": action,
@@ -143,6 +146,13 @@ def record_requests(rng: random.Random, grants: list[Grant], providers: dict[str
             for bend in rng.sample(bends, rng.choice([1, 1, 1, 2, 3]), counts=weights):
                 bend(request)
         yield request
+
+
+_FITTING = {
+    AccessMode.STREAM: [*[Action.FETCH] * 6, Action.COMMIT],
+    AccessMode.LOOKUP: [Action.HUB_LOOKUP, Action.HUB_PREFILL],
+    AccessMode.VERIFY: [Action.HUB_VERIFY, Action.HUB_INSTANT],
+}
 
 
 class Names:
@@ -179,6 +189,7 @@ def grant_attributes(grant: Grant | None) -> dict[str, Any]:
         "purpose": grant.purpose,
         "ceiling": int(grant.ceiling),
         "requested_by": grant.requested_by,
+        "mode": str(grant.access_mode),
     }
     if grant.source_zone:
         attributes["source_zone"] = grant.source_zone
@@ -236,10 +247,12 @@ def ask(rules: str, requests: list[dict[str, Any]], entities: list[dict[str, Any
 
 
 def action_entities() -> list[dict[str, Any]]:
+    subjects = [Action.HUB_LOOKUP, Action.HUB_PREFILL, Action.HUB_VERIFY, Action.HUB_INSTANT]
     groups = {
         "provide": [Action.PUBLISH, Action.RESUME],
-        "consume": [Action.FETCH, Action.COMMIT, Action.GRANT_READ],
-        "draw": [Action.FETCH, Action.COMMIT],
+        "consume": [Action.FETCH, Action.COMMIT, Action.GRANT_READ, *subjects],
+        "draw": [Action.FETCH, Action.COMMIT, *subjects],
+        "release": [Action.FETCH, *subjects],
     }
     entity = lambda name: {"type": "Action", "id": name}  # noqa: E731
     members = [

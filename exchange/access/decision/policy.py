@@ -1,4 +1,4 @@
-"""Authorization of acts on records: may this actor publish, fetch or commit, now? Pure, default deny.
+"""Authorization of acts on records: may this actor publish, fetch, commit or look up, now? Pure, default deny.
 
 The first rule that fails is the reason, and an entry of the audit log names it, so the order is part of the
 contract:
@@ -7,7 +7,12 @@ contract:
     publish, resume  resource known, published, provided by the actor's department; zone
     under a grant    grant known, proven, the actor's own
     fetch, commit    resource known, published, the grant's own; zones; state; validity; purpose; case
-    fetch            no plaintext for a contractor, level within the ceiling, quota left
+    fetch            no plaintext for a contractor, level within the ceiling
+    fetch, commit    the grant's access mode
+    fetch            quota left
+
+Look-up, verification, prefill and instant approval in the hub are decided as a fetch is; the access mode tells apart
+which of them a grant is for.
 
 Describing a grant (GRANT_READ by a connector) releases no record, so a consumer may ask why it gets nothing under a
 suspended grant, or from another zone. A commit releases nothing either, so neither ceiling nor quota applies to it. A
@@ -17,12 +22,15 @@ Fields and rows are not decided here: the view of a grant delivers no others. Ex
 times; never a record's value, a case number or another department's grant.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
+from typing import Final
 
 from exchange.access.decision.parties import DepartmentProfile, refuse_crossing, refuse_plaintext
 from exchange.access.decision.roles import Standing, refuse_role, refuse_standing
-from schemas.access import Action, Actor, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
+from schemas.access import AccessMode, Action, Actor, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
 from schemas.names import Topic
 
@@ -93,9 +101,20 @@ _ALLOW = Allow()
 # Looking a member up on its enum class costs 50 ns; a decision would do it a dozen times.
 _CONNECTOR, _STANDING_ACTIVE = Role.CONNECTOR, Standing.ACTIVE
 _ACTIVE, _SUSPENDED, _EXPIRED = GrantState.ACTIVE, GrantState.SUSPENDED, GrantState.EXPIRED
-_FETCH, _DESCRIBE = Action.FETCH, Action.GRANT_READ
+_COMMIT, _DESCRIBE = Action.COMMIT, Action.GRANT_READ
+_MODES: Final[Mapping[Action, AccessMode]] = MappingProxyType(
+    {
+        Action.HUB_LOOKUP: AccessMode.LOOKUP,
+        Action.HUB_PREFILL: AccessMode.LOOKUP,
+        Action.HUB_VERIFY: AccessMode.VERIFY,
+        Action.HUB_INSTANT: AccessMode.VERIFY,
+    }
+)
+"""The access mode that an act on subjects needs; no call of a consumer fits the mode LIST."""
+_OF_SUBJECTS = (Action.HUB_LOOKUP, Action.HUB_VERIFY, Action.HUB_PREFILL, Action.HUB_INSTANT)
 _OF_PROVIDERS = (Action.PUBLISH, Action.RESUME)  # tuples: hashing an enum member costs more than comparing three
-_OF_CONSUMERS = (Action.FETCH, Action.COMMIT, Action.GRANT_READ)
+_OF_CONSUMERS = (Action.FETCH, Action.COMMIT, Action.GRANT_READ, *_OF_SUBJECTS)
+_OF_RECORDS, _STREAM = (Action.FETCH, Action.COMMIT), AccessMode.STREAM
 _STANDING_CASE = CaseRule.STANDING
 
 
@@ -109,7 +128,7 @@ def decide(
     purpose: str = "",
     case: str = "",
 ) -> Allow | Deny:
-    """Decide an act on records: PUBLISH, RESUME, FETCH, COMMIT, or GRANT_READ by a connector.
+    """Decide an act on records: PUBLISH, RESUME, FETCH, COMMIT, acts on subjects, or GRANT_READ by a connector.
 
     Args:
         actor: who acts; None = the caller is not authenticated.
@@ -134,13 +153,7 @@ def decide(
     else:
         refusal = _consumer(actor, grant)
         if refusal is None and action is not _DESCRIBE:
-            refusal = _resource(actor, grant)
-            if refusal is None:
-                refusal = _validity(grant)
-            if refusal is None:
-                refusal = _declaration(grant.grant, purpose, case)
-            if refusal is None and action is _FETCH:
-                refusal = _limits(grant)
+            refusal = _use(actor, action, grant, purpose, case)
     return _ALLOW if refusal is None else refusal
 
 
@@ -170,6 +183,22 @@ def _consumer(actor: Actor, context: GrantContext) -> Deny | None:
     if not actor.department or actor.department != grant.consumer:
         return Deny(Reason.GRANT_OTHER_CONSUMER, "the grant belongs to another department; use one of your own")
     return None
+
+
+def _use(actor: Actor, action: Action, context: GrantContext, purpose: str, case: str) -> Deny | None:
+    grant = context.grant
+    refusal = _resource(actor, context)
+    if refusal is None:
+        refusal = _validity(context)
+    if refusal is None:
+        refusal = _declaration(grant, purpose, case)
+    releases = action is not _COMMIT
+    if refusal is None and releases:
+        refusal = _limits(context)
+    needed = _STREAM if action in _OF_RECORDS else _MODES[action]
+    if refusal is None and grant.access_mode is not needed:
+        refusal = _other_mode(grant, needed)
+    return _quota(context) if refusal is None and releases else refusal
 
 
 def _resource(actor: Actor, context: GrantContext) -> Deny | None:
@@ -220,7 +249,7 @@ def _declaration(grant: Grant, purpose: str, case: str) -> Deny | None:
 
 
 def _limits(context: GrantContext) -> Deny | None:
-    grant, level, released_today = context.grant, context.level, context.released_today
+    grant, level = context.grant, context.level
     refusal = refuse_plaintext(context.plaintext)
     if refusal is not None:
         return refusal
@@ -232,6 +261,19 @@ def _limits(context: GrantContext) -> Deny | None:
             f"{grant.ceiling.name}; "
             "ask for a new grant",
         )
+    return None
+
+
+def _other_mode(grant: Grant, needed: AccessMode) -> Deny:
+    return Deny(
+        Reason.GRANT_MODE,
+        f"the grant has the access mode {grant.access_mode}, and the call needs {needed}; use a grant of that mode, or "
+        "ask for one",
+    )
+
+
+def _quota(context: GrantContext) -> Deny | None:
+    grant, released_today = context.grant, context.released_today
     quota = grant.quota_per_day
     if quota is not None and (released_today is None or released_today >= quota):
         return Deny(

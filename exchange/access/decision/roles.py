@@ -275,6 +275,20 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.TASK_READ: _WITH_ACCOUNT,  # one's own tasks: each of their acts is decided on by itself
         _A.REQUEST_CHECK: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},  # who may file it
         _A.REQUEST_DRAFT: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
+        # The hub: its rules are proposed, agreed to by each lead department that they change, and activated. What is
+        # drawn about a subject, `decide` decides; what a person sees of itself, nobody else does yet.
+        _A.HUB_RULES_READ: _EVERYONE,
+        _A.HUB_RULES_PROPOSE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        _A.HUB_RULES_AGREE: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
+        _A.HUB_RULES_ACTIVATE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.HUB_RULES_REPLAY: {_R.OPERATOR: Scope.ANY},
+        _A.HUB_RULES_BACK_OUT: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        # A golden record is nobody's own: the lead department of each field consents (decree 809, Art. 25).
+        _A.HUB_CONSENT_GIVE: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
+        _A.HUB_CONSENT_WITHDRAW: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.SECURITY_OFFICER: Scope.OWN},
+        _A.HUB_ERASE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.HUB_REWRAP: {_R.OPERATOR: Scope.ANY},
+        _A.HUB_OWN: {},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
         **{action: _entry_rights(action) for action in sorted(_ON_ENTRIES)},
@@ -282,7 +296,18 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
 )
 """Who may act, and on whose behalf. An action or a role that is not here is refused."""
 
-RECORD_ACTIONS: Final = frozenset({_A.PUBLISH, _A.RESUME, _A.FETCH, _A.COMMIT})
+RECORD_ACTIONS: Final = frozenset(
+    {
+        _A.PUBLISH,
+        _A.RESUME,
+        _A.FETCH,
+        _A.COMMIT,
+        _A.HUB_LOOKUP,
+        _A.HUB_VERIFY,
+        _A.HUB_PREFILL,
+        _A.HUB_INSTANT,
+    }
+)
 """Acts on records: only `decide` allows them."""
 
 _READS = frozenset(
@@ -309,6 +334,7 @@ _READS = frozenset(
         _A.SUPERVISION_READ,
         _A.CORRECTION_READ,
         _A.TASK_READ,
+        _A.HUB_RULES_READ,
     }
 )
 _OF_CORRECTIONS = frozenset(
@@ -383,6 +409,13 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.RULES_PROPOSE,
             _A.RULES_CONFIRM,
             _A.RULES_REJECT,
+            _A.HUB_RULES_PROPOSE,
+            _A.HUB_RULES_AGREE,
+            _A.HUB_RULES_ACTIVATE,
+            _A.HUB_CONSENT_GIVE,
+            _A.HUB_CONSENT_WITHDRAW,
+            _A.HUB_ERASE,
+            _A.HUB_OWN,
         },
     }
 )
@@ -412,6 +445,12 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.RULES_PROPOSE,
     _A.RULES_CONFIRM,
     _A.RULES_REJECT,
+    _A.HUB_RULES_PROPOSE,
+    _A.HUB_RULES_AGREE,
+    _A.HUB_RULES_ACTIVATE,
+    _A.HUB_CONSENT_GIVE,
+    _A.HUB_CONSENT_WITHDRAW,
+    _A.HUB_ERASE,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})

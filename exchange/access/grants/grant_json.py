@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exchange.access.view.filter import filter_from_json, filter_to_json
-from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule
+from schemas.access import AccessMode, CaseRule, Grant, GrantState, History, Level, MaskRule
 from schemas.canonical import Json, canonical
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
@@ -35,7 +35,7 @@ _LATER = frozenset(
     {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
         "suspend_after", "source_zone", "zone_reason", "duty", "renews", "first", "stream", "since", "carried_on",
-        "carried",
+        "carried", "access_mode", "predicates", "batch_max", "provenance", "as_of", "places",
     }
 )  # fmt: skip
 
@@ -95,6 +95,12 @@ def _later(grant: Grant) -> dict[str, Json]:
         "since": None if grant.since is None else _time_to_text(grant.since),
         "carried_on": grant.carried_on,
         "carried": grant.carried,
+        "access_mode": "" if grant.access_mode is AccessMode.STREAM else grant.access_mode.value,
+        "predicates": list(grant.predicates),
+        "batch_max": grant.batch_max,
+        "provenance": grant.provenance,
+        "as_of": grant.as_of,
+        "places": grant.places,
     }
 
 
@@ -179,6 +185,12 @@ def from_json(value: Json) -> Grant:
             since=_time_from_text(_member(value, "since", str)) if "since" in value else None,
             carried_on=_member({"carried_on": "", **value}, "carried_on", str),
             carried=_member({"carried": 0, **value}, "carried", int),
+            access_mode=_access_mode(value),
+            predicates=_names(value, "predicates"),
+            batch_max=_member({"batch_max": 0, **value}, "batch_max", int),
+            provenance=_member({"provenance": False, **value}, "provenance", bool),
+            as_of=_member({"as_of": False, **value}, "as_of", bool),
+            places=_member({"places": False, **value}, "places", bool),
         )
     except (KeyError, ValueError) as error:
         raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error
@@ -201,6 +213,15 @@ def _optional(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
 
 def _names(value: Mapping[str, Json], member: str) -> tuple[str, ...]:
     return tuple(_string(name, member) for name in _member({member: [], **value}, member, list))
+
+
+def _access_mode(value: Mapping[str, Json]) -> AccessMode:
+    if "access_mode" not in value:
+        return AccessMode.STREAM
+    mode = AccessMode(_member(value, "access_mode", str))
+    if mode is AccessMode.STREAM:  # one grant, one text
+        raise _not_a_grant("a later member only where it says something")
+    return mode
 
 
 def _string(item: Json, member: str) -> str:

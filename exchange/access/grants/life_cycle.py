@@ -19,6 +19,7 @@ How a grant is serialized and hashed is in `exchange.access.grants.grant_json`.
     grant = provision(grant, by=provider_head, at=now, holding=holding, view_schema_id=17)
 """
 
+import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,11 +35,12 @@ from exchange.access.grants.holding import (
     check_resumption,
 )
 from exchange.access.view.filter import fields_of
-from schemas.access import Actor, ActorKind, CaseRule, Grant, GrantState, Level, MaskRule, Role
+from schemas.access import AccessMode, Actor, ActorKind, CaseRule, Grant, GrantState, Level, MaskRule, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
 __all__ = [
     "ADVANCING",
+    "MOST_SUBJECTS",
     "TERMINAL",
     "RequestTerms",
     "advance",
@@ -71,6 +73,12 @@ ADVANCING: Final = frozenset(Event) - {
     Event.SUPERSEDE,
 }
 """Events that `advance` carries out; each of the others has a function of its own."""
+
+
+MOST_SUBJECTS: Final = 1_000
+"""Subjects of one call at most: so many fit one audit entry."""
+
+_PREDICATE: Final = re.compile(r"[a-z][a-z0-9-]{0,62}/[1-9][0-9]{0,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +181,10 @@ def _written_out(draft: Grant, masks: SchemaMasks) -> Grant:
             "filter by another field",
             details={"fields": ",".join(unnamed or sorted(named))},
         )
-    if draft.disclosure_reason and not named:
-        raise InvalidError(Reason.REQUEST_INVALID, "got a disclosure_reason and nothing in filter_discloses")
+    if draft.disclosure_reason and not named and not draft.places:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a disclosure_reason, and neither filter_discloses nor places to disclose"
+        )
     return replace(draft, unmasked=found.unmasked, filter_discloses=tuple(sorted(named)))
 
 
@@ -413,9 +423,33 @@ def _violations(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> l
             draft.approved_by is not None or draft.approved_at is not None or draft.view_schema_id is not None,
             "neither approval nor view schema: a request has none",
         ),
+        *_access_violations(draft),
         (
             draft.confirmed_by is not None or bool(draft.together_with) or draft.suspend_after is not None,
             "no confirmation: a request has none",
+        ),
+    ]
+
+
+def _access_violations(draft: Grant) -> list[tuple[bool, str]]:
+    """Return the rules of the access mode and of what depends on it."""
+    mode, named = draft.access_mode, draft.predicates
+    asks = mode in {AccessMode.LOOKUP, AccessMode.VERIFY}
+    states = mode in {AccessMode.VERIFY, AccessMode.LIST}
+    return [
+        (not isinstance(mode, AccessMode), f"an access mode of {', '.join(AccessMode)}"),
+        (states and not named, f"predicates, for the access mode {mode}"),
+        (not states and bool(named), "predicates for the access modes verify and list alone"),
+        (len(set(named)) != len(named), "each predicate once"),
+        (not all(map(_PREDICATE.fullmatch, named)), "predicates as `id/version`, such as alive-80/1"),
+        (asks and not 1 <= draft.batch_max <= MOST_SUBJECTS, f"1 to {MOST_SUBJECTS:,} subjects of a call as batch_max"),
+        (not asks and draft.batch_max != 0, "batch_max for the access modes lookup and verify alone"),
+        (draft.provenance and mode is not AccessMode.LOOKUP, "provenance for the access mode lookup alone"),
+        (draft.as_of and not asks, "as_of for the access modes lookup and verify alone"),
+        (draft.places and mode is not AccessMode.STREAM, "places for the access mode stream alone"),
+        (
+            draft.places and not draft.disclosure_reason.strip(),
+            "a disclosure_reason with places: they tell how many records lie between two that are delivered",
         ),
     ]
 

@@ -142,6 +142,12 @@ def describe_renewal(request: Grant, grant: Grant) -> list[str]:
         *(["how much of the history"] if request.history is not grant.history else []),
         *(["whether withdrawals are told"] if request.withdrawals is not grant.withdrawals else []),
         *(["the purpose"] if request.purpose != grant.purpose else []),
+        *(["the access mode"] if request.access_mode is not grant.access_mode else []),
+        *_difference("predicates", grant.predicates, request.predicates),
+        *(["how many subjects a call names"] if request.batch_max != grant.batch_max else []),
+        *(["whether sources are named"] if request.provenance is not grant.provenance else []),
+        *(["whether earlier times are answered"] if request.as_of is not grant.as_of else []),
+        *(["whether places are told"] if request.places is not grant.places else []),
     ]
     beginning = f"it renews grant {grant.id}, valid until {grant.expires.isoformat()}, "
     if not changes:
@@ -159,4 +165,13 @@ def _difference(name: str, before: Sequence[str], after: Sequence[str]) -> list[
 
 def _view(grant: Grant) -> tuple[object, ...]:
     """Return what decides what a grant delivers."""
-    return grant.topic, grant.fields, dict(grant.masks), grant.row_filter, grant.history, grant.withdrawals
+    return (
+        grant.topic,
+        grant.fields,
+        dict(grant.masks),
+        grant.row_filter,
+        grant.history,
+        grant.withdrawals,
+        grant.access_mode,
+        grant.places,
+    )

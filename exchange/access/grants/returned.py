@@ -12,7 +12,7 @@ from typing import Final
 
 from exchange.access.decision.parties import DepartmentProfile, flow_of
 from exchange.access.grants.exposure import SchemaMasks
-from schemas.access import Grant, MaskRule, Prefix
+from schemas.access import AccessMode, Grant, MaskRule, Prefix
 from schemas.audit import Flow
 
 __all__ = ["division_fields", "returned_area"]
@@ -30,6 +30,8 @@ def returned_area(
 ) -> str:
     """Return the code of the division whose rows a request of return flow asks for; empty where it is none."""
     chosen = grant.row_filter
+    if grant.places or grant.access_mode is not AccessMode.STREAM:
+        return ""  # more than the rows themselves is asked for
     if provider is None or consumer is None or not isinstance(chosen, Prefix):
         return ""
     own = bool(consumer.area) and chosen.value.startswith(consumer.area)

@@ -13,7 +13,7 @@ from exchange.control.grants.submission import Asked, Supplement
 from exchange.requests.details import Details, DisposalCertificate
 from exchange.requests.model import Ground, Mode, SuspensionGround
 from registry.directory.model import Zone
-from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule
+from schemas.access import AccessMode, CaseRule, Grant, GrantState, History, Level, MaskRule
 from schemas.canonical import Json
 from schemas.names import Topic
 
@@ -114,6 +114,14 @@ class RequestBody(Body):
     withdrawals: bool = True
     source_zone: Zone | None = Field(None, description="the resource's zone, where it is not the department's own")
     zone_reason: str = Field("", max_length=1000, description="why records leave that zone")
+    access_mode: AccessMode = Field(
+        AccessMode.STREAM, description="fetch records, look subjects up, verify or list them"
+    )
+    predicates: list[str] = Field([], description="registered predicates to verify or to list by, as id/version")
+    batch_max: int | None = Field(None, description="subjects of one look-up or verification at most; 1 if absent")
+    provenance: bool = Field(False, description="look-ups name the source of each field")
+    as_of: bool = Field(False, description="subjects may be asked about as of an earlier time")
+    places: bool = Field(False, description="releases hold each record's place; disclosure_reason says why")
     scenario: str = Field(
         "", max_length=1000, description="what the records are used for; purpose and case stand for it if absent"
     )
@@ -123,6 +131,11 @@ class RequestBody(Body):
     def to_asked(self) -> Asked:
         """Return what the request says beside the grant that is asked for."""
         return Asked(scenario=self.scenario, mode=self.mode, truthful=self.truthful)
+
+    def _batch_max(self) -> int:
+        if self.batch_max is not None:
+            return self.batch_max
+        return 1 if self.access_mode in {AccessMode.LOOKUP, AccessMode.VERIFY} else 0
 
     def to_draft(self) -> Grant:
         """Return a draft; the pool fills in consumer and provider.
@@ -157,6 +170,12 @@ class RequestBody(Body):
             withdrawals=self.withdrawals,
             source_zone="" if self.source_zone is None else str(self.source_zone),
             zone_reason=self.zone_reason,
+            access_mode=self.access_mode,
+            predicates=tuple(self.predicates),
+            batch_max=self._batch_max(),
+            provenance=self.provenance,
+            as_of=self.as_of,
+            places=self.places,
             requested_by="",
             state=GrantState.DRAFT,
         )

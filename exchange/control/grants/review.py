@@ -364,6 +364,11 @@ def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:
         sentences.append(
             f"records are delivered out of the zone {grant.source_zone} into {grant.zone}; reason: {grant.zone_reason}"
         )
+    if grant.places:
+        sentences.append(
+            "each delivered record tells its place in the topic, and so how many records lie between two of them; "
+            f"reason: {grant.disclosure_reason}"
+        )
     if undecided and grant.suspend_after is not None and grant.state is GrantState.ACTIVE:
         sentences.append(
             f"the grant is suspended after {grant.suspend_after.isoformat()}, unless another one that writes this out "

@@ -29,6 +29,7 @@ from exchange.access.grants.life_cycle import (
     suspend_unmasked,
 )
 from schemas.access import (
+    AccessMode,
     Actor,
     ActorKind,
     AllOf,
@@ -205,6 +206,24 @@ def test_who_requested_decides_nothing_even_from_the_provider_s_office() -> None
 # submission
 
 
+LOOKUP: dict[str, Any] = {"access_mode": AccessMode.LOOKUP, "batch_max": 1}
+VERIFY: dict[str, Any] = {"access_mode": AccessMode.VERIFY, "batch_max": 1, "predicates": ("alive/1",)}
+
+
+def test_a_request_names_its_access_mode_and_what_depends_on_it() -> None:
+    assert requested(**LOOKUP, provenance=True, as_of=True).provenance
+    assert requested(**VERIFY | {"batch_max": 1_000}, as_of=True).predicates == ("alive/1",)
+    assert requested(access_mode=AccessMode.LIST, predicates=("alive/1",)).access_mode is AccessMode.LIST
+    assert requested(places=True, disclosure_reason="汇聚").places
+
+
+def test_a_request_with_places_is_signed_by_two_persons_of_the_provider() -> None:
+    request = requested(places=True, disclosure_reason="汇聚")
+    with pytest.raises(RefusedError) as error:
+        _approve(request, by=OWNER, at=NOW)
+    assert error.value.reason is Reason.CONFIRMATION_MISSING
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -222,6 +241,19 @@ def test_who_requested_decides_nothing_even_from_the_provider_s_office() -> None
         ({"not_before": NOW - timedelta(days=9), "expires": NOW}, "an end in the future"),
         ({"expires": NOW.replace(year=2027) + timedelta(microseconds=1)}, "12 months"),
         ({"quota_per_day": 0}, "a daily quota"),
+        ({"access_mode": "copy"}, "an access mode"),
+        (VERIFY | {"predicates": ()}, "predicates, for the access mode verify"),
+        ({"access_mode": AccessMode.LIST}, "predicates, for the access mode list"),
+        (LOOKUP | {"predicates": ("alive/1",)}, "predicates for the access modes verify and list alone"),
+        (VERIFY | {"predicates": ("alive/1", "alive/1")}, "each predicate once"),
+        (VERIFY | {"predicates": ("birth_date < 1946",)}, "predicates as `id/version`"),
+        (LOOKUP | {"batch_max": 0}, "1 to 1,000 subjects"),
+        (LOOKUP | {"batch_max": 1_001}, "1 to 1,000 subjects"),
+        ({"batch_max": 1}, "batch_max for the access modes"),
+        (VERIFY | {"provenance": True}, "provenance for the access mode lookup"),
+        ({"as_of": True}, "as_of for the access modes"),
+        (LOOKUP | {"places": True, "disclosure_reason": "汇聚"}, "places for the access mode stream"),
+        ({"places": True}, "a disclosure_reason with places"),
         ({"zone": ""}, "a network zone"),
         ({"provider": CONSUMER}, "a provider"),
         ({"provider": ""}, "a provider"),
@@ -319,6 +351,12 @@ documents = st.builds(
     disclosure_reason=text,
     confirmed_by=st.none() | text.filter(bool),
     together_with=st.lists(text, unique=True, max_size=3).map(tuple),
+    access_mode=st.sampled_from(list(AccessMode)),
+    predicates=st.lists(text, unique=True, max_size=3).map(tuple),
+    batch_max=st.integers(0, 1_000),
+    provenance=st.booleans(),
+    as_of=st.booleans(),
+    places=st.booleans(),
     suspend_after=st.none() | moments,
 )
 
@@ -341,14 +379,15 @@ def test_every_field_of_a_grant_is_in_its_hash() -> None:
     later = {
         "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
         "suspend_after", "source_zone", "zone_reason", "duty", "renews", "first", "stream", "since", "carried_on",
-        "carried",
+        "carried", "access_mode", "predicates", "batch_max", "provenance", "as_of", "places",
     }  # fmt: skip
     assert set(to_json(grant)) == {"form"} | {field.name for field in fields(Grant)} - later
     changed: dict[str, Any] = {"topic": replace(grant.topic, major=2), "ceiling": Level.G1, "row_filter": None}
     changed |= {"fields": ("id_number",), "masks": (), "case_rule": CaseRule.EACH_CALL, "history": History.ALL}
     changed |= {"not_before": NOW, "expires": NOW, "approved_at": NOW, "withdrawals": False}
     changed |= dict.fromkeys(("unmasked", "filter_discloses", "together_with"), ("another",)) | {"suspend_after": NOW}
-    changed |= {"since": NOW, "carried": 9}
+    changed |= {"since": NOW, "carried": 9, "access_mode": AccessMode.VERIFY, "predicates": ("alive/1",)}
+    changed |= {"batch_max": 9, "provenance": True, "as_of": True, "places": True}
     changed |= {"version": 9, "quota_per_day": 9, "view_schema_id": 9, "state": GrantState.EXPIRED}
     for field in fields(Grant):
         other = replace(grant, **{field.name: changed.get(field.name, "another")})

@@ -9,7 +9,7 @@ import pytest
 
 from exchange.access.decision import roles
 from exchange.access.decision.roles import FORBIDDEN, RECORD_ACTIONS, RULES, Scope, Standing, decide_control
-from schemas.access import Action, ActorKind, Allow, CaseRule, Deny, GrantState, Level, Role
+from schemas.access import AccessMode, Action, ActorKind, Allow, CaseRule, Deny, GrantState, Level, Role
 from schemas.errors import Reason
 from schemas.names import Topic
 from tests.kit.cases.grants import (
@@ -62,6 +62,13 @@ def test_a_provider_publishes_its_own_resource(action: Action) -> None:
     assert decided(**PUBLISHING | {"action": action}) == Allow()
 
 
+SUBJECTS = {
+    Action.HUB_LOOKUP: AccessMode.LOOKUP,
+    Action.HUB_PREFILL: AccessMode.LOOKUP,
+    Action.HUB_VERIFY: AccessMode.VERIFY,
+    Action.HUB_INSTANT: AccessMode.VERIFY,
+}
+
 BENT = [
     ({"actor": None}, Reason.NO_IDENTITY),
     ({"standing": None}, Reason.NO_IDENTITY),
@@ -96,6 +103,8 @@ BENT = [
     ({"case": "HR-2026-0008"}, Reason.CASE_MISMATCH),
     ({"level": None}, Reason.LEVEL_ABOVE_CEILING),
     ({"level": Level.IMP}, Reason.LEVEL_ABOVE_CEILING),
+    *(({"grant": a_grant(access_mode=mode)}, Reason.GRANT_MODE) for mode in set(AccessMode) - {AccessMode.STREAM}),
+    *(({"action": action}, Reason.GRANT_MODE) for action in SUBJECTS),
     ({"released_today": None}, Reason.QUOTA_EXHAUSTED),
     ({"released_today": 1_000}, Reason.QUOTA_EXHAUSTED),
 ]
@@ -118,6 +127,23 @@ def test_a_fetch_that_breaks_one_rule_is_denied_for_it(bend: dict[str, Any], rea
 )
 def test_a_publication_that_breaks_one_rule_is_denied_for_it(bend: dict[str, Any], reason: Reason) -> None:
     assert reason_of(decided(**PUBLISHING | bend)) is reason
+
+
+@pytest.mark.parametrize("mode", AccessMode)
+@pytest.mark.parametrize("action", [Action.FETCH, Action.COMMIT, *SUBJECTS])
+def test_a_call_is_allowed_under_a_grant_of_its_own_access_mode_alone(action: Action, mode: AccessMode) -> None:
+    decision = decided(**FITTING | {"action": action, "grant": a_grant(access_mode=mode)})
+    assert reason_of(decision) is (None if mode is SUBJECTS.get(action, AccessMode.STREAM) else Reason.GRANT_MODE)
+
+
+@pytest.mark.parametrize(("action", "mode"), SUBJECTS.items())
+def test_a_question_about_a_subject_meets_every_rule_of_a_fetch(action: Action, mode: AccessMode) -> None:
+    for bend, reason in BENT:
+        if "action" in bend or reason is Reason.GRANT_MODE:
+            continue
+        grant = bend.get("grant", a_grant())
+        bent = bend | {"grant": grant and replace(grant, access_mode=mode)}
+        assert reason_of(decided(**FITTING | {"action": action} | bent)) is reason
 
 
 def test_the_window_holds_its_first_moment_and_not_its_last() -> None:
