@@ -174,6 +174,10 @@ class Reason(StrEnum):
     CORRECTION_MISSING = "correction_missing"
     # the hub: look-ups and verifications
     GRANT_MODE = "grant_mode"
+    # the hub: identifiers, rules and golden records
+    IDENTIFIER_INVALID = "identifier_invalid"
+    NO_LEAD = "no_lead"
+    AS_OF_NOT_REACHED = "as_of_not_reached"
 
 
 class PoolError(Exception):

@@ -17,6 +17,8 @@ WRONG = {
     "rooms-of-exchange": ("exchange/audit/note.py", "exchange.records.publish"),
     "rooms-of-connectors": ("connectors/mapping/conversion.py", "connectors.publishing.publisher"),
     "rooms-of-access": ("exchange/access/view/mask.py", "exchange.access.grants.store"),
+    "hub-fold": ("exchange/hub/fold/claim.py", "registry.database.unit_of_work"),
+    "hub": ("exchange/hub/fold/claim.py", "exchange.broker.port"),
     "independent-rooms": ("exchange/audit/note.py", "exchange.identity.tokens"),
     "brokers": ("exchange/broker/kafka/topics.py", "exchange.broker.postgres.blocks"),
     "composition-root": ("exchange/api/problems.py", "exchange.server.composition"),
