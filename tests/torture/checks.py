@@ -268,7 +268,7 @@ def unknown_errors(stage: Stage) -> Counter[str]:
     """Return the errors of calls that the gateways could not translate, by type and place."""
     found: Counter[str] = Counter()
     for name in GATEWAYS:
-        for text in stage.programs[name].log.read_text(errors="replace").splitlines():
+        for text in stage.children[name].log.read_text(errors="replace").splitlines():
             if '"call_failed"' in text:
                 told = json.loads(text)
                 found[f"{told['error']} at {told['at']}"] += 1

@@ -52,7 +52,7 @@ class Stage(World):
         self.draw = random.Random(seed)
         self.control = control
         self.armed = True
-        self.programs: dict[str, Program] = {}
+        self.children: dict[str, Program] = {}
         self.acknowledged: Acknowledged = {}
         self.ledgers_lost = 0
         self.identities: dict[str, Path] = {}
@@ -83,9 +83,9 @@ class Stage(World):
             self._program(name, lambda name=name: self._serve(name), lambda name=name: self._failpoint(name))  # type: ignore[misc]
         self.armed = False
         for name in ("sequencer", *GATEWAYS):
-            self.programs[name].start()
+            self.children[name].start()
         for name in ("sequencer", *GATEWAYS):
-            self.programs[name].wait_for("ready ")
+            self.children[name].wait_for("ready ")
         self.armed = True
         enrolment, http = self._ports[GATEWAYS[0]][1:3]
         self.addresses = {"http": f"127.0.0.1:{http}", "enrolment": f"127.0.0.1:{enrolment}"}
@@ -131,7 +131,7 @@ class Stage(World):
         self.lanes = {name: Lane(provider.id, ConnectorId(name), TOPIC) for name in SOURCES}
 
     def _program(self, name: str, command: Any, environment: Any = dict, before: Any = None) -> None:
-        self.programs[name] = Program(name, self.folder, command, environment, before or (lambda _: None))
+        self.children[name] = Program(name, self.folder, command, environment, before or (lambda _: None))
 
     # -- commands ----------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Stage(World):
         """Return each source's oldest batch that has no receipt, of those sources that run, and of one just killed."""
         found = {}
         for name in SOURCES:
-            if name == dead or self.programs[name].alive():
+            if name == dead or self.children[name].alive():
                 rows = self._ask(name, "SELECT min(sequence) FROM outbox")
                 if rows and rows[0][0] is not None:
                     found[name] = rows[0][0]
@@ -272,8 +272,8 @@ class Stage(World):
     def close(self) -> None:
         for clerk in self.clerks.values():
             clerk.stop()
-        for name in reversed(self.programs):
-            self.programs[name].close()
+        for name in reversed(self.children):
+            self.children[name].close()
 
 
 @contextmanager

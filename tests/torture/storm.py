@@ -55,9 +55,9 @@ class Storm:
         self._wakes: dict[str, float] = {}
 
     def start(self) -> None:
-        for name in self.stage.programs:
-            if not self.stage.programs[name].starts:
-                self.stage.programs[name].start()
+        for name in self.stage.children:
+            if not self.stage.children[name].starts:
+                self.stage.children[name].start()
         self._keeper.start()
 
     def run(self, faults: int, patience: float) -> None:
@@ -81,7 +81,7 @@ class Storm:
         """No more faults: wake who sleeps, arm nothing any more, start the armed ones again."""
         self.stage.armed = False
         self._wakes.clear()
-        for name, program in self.stage.programs.items():
+        for name, program in self.stage.children.items():
             program.wake()
             if name in (*GATEWAYS, *SOURCES, "sink"):
                 program.kill()
@@ -95,7 +95,7 @@ class Storm:
     def _keep(self) -> None:
         while not self._stop.wait(0.02):
             now = time.monotonic()
-            for name, program in self.stage.programs.items():
+            for name, program in self.stage.children.items():
                 if self._wakes.get(name, now + 1) <= now:
                     del self._wakes[name]
                     program.wake()
@@ -142,7 +142,7 @@ class Storm:
                 self._pause(before, victim)
 
     def _kill(self, before: dict[str, int], victim: str) -> None:
-        program = self.stage.programs[victim]
+        program = self.stage.children[victim]
         with program.lock:  # nobody starts it again before it was looked at
             if self._works(victim) and program.kill():
                 assert program.process is not None
@@ -150,7 +150,7 @@ class Storm:
                 self._judge(f"SIGKILL {_kind(victim)}", before, dead=victim)
 
     def _pause(self, before: dict[str, int], victim: str) -> None:
-        program = self.stage.programs[victim]
+        program = self.stage.children[victim]
         if self._works(victim) and program.pause():
             seconds = self._draw.choice((0.3, 1.0, 2.0, 4.0))
             if victim in GATEWAYS and self._draw.random() < 0.5:
@@ -163,7 +163,7 @@ class Storm:
 
     def _works(self, name: str) -> bool:
         """Return whether a program can be hurt: it runs, and a gateway serves, for what has not begun loses nothing."""
-        program = self.stage.programs[name]
+        program = self.stage.children[name]
         return program.running() and (name not in GATEWAYS or program.said("ready "))
 
     def _rest(self, before: dict[str, int], how: str, restart: Callable[[str], None]) -> None:
