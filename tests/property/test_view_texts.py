@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.mapping.contract import parse_contract
@@ -60,6 +60,7 @@ ROWS = st.fixed_dictionaries({name: st.none() | values for name, (_, values) in 
 
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
+@example([dict.fromkeys(_FIELDS) | {"float": each, "double": each} for each in map(float, ("nan", "inf", "-inf"))])
 def test_each_value_comes_back(rows: list[dict[str, Any]]) -> None:
     stated = [{"id": str(number), **row} for number, row in enumerate(rows)]
     delivered = ENGINE.decode(list(ENGINE.encode(pa.RecordBatch.from_pylist(stated, schema=ENGINE.schema))))

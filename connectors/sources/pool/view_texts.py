@@ -1,7 +1,7 @@
 r"""Records of a view → columns of text, in the forms that `connectors.mapping.conversion` reads back exactly. Pure.
 
     decimal                 all its digits, without an exponent
-    float, double           the shortest decimal number that is the same value
+    float, double           the shortest decimal number that is the same value; NaN, Infinity, -Infinity
     bytes, fixed            hexadecimal digits after \\x
     date, time, timestamp   ISO 8601; of UTC with Z
     record, array, map      JSON
@@ -9,6 +9,7 @@ r"""Records of a view → columns of text, in the forms that `connectors.mapping
 Only a text of no characters is an empty text, which means null for all other types.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,8 +58,13 @@ def _hexadecimal(value: bytes) -> str:
     return rf"\x{value.hex()}"
 
 
+def _real(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _SPECIAL[repr(value)]
+
+
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _CONVERSIONS: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]]] = (
-    (pa.types.is_floating, repr),
+    (pa.types.is_floating, _real),
     (pa.types.is_decimal, lambda value: format(value, "f")),
     (pa.types.is_binary, _hexadecimal),
     (pa.types.is_fixed_size_binary, _hexadecimal),
