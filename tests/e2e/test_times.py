@@ -134,13 +134,15 @@ def world(postgres_world: World) -> World:
     provider, consumer = postgres_world.department("测绘局"), postgres_world.department("气象局")
     provider.offer("plots.v1", SCHEMA, level="G2")
     provider.enrol("source")
-    provider.approve(consumer.request("plots.v1", ["permit_no"]))
+    grant = consumer.request("plots.v1", ["permit_no"])
+    provider.approve(grant)
+    provider.account("sharing_office_head").post("/violations", {"code": "C3", "grant": grant, "reason": "信访举报"})
     return postgres_world
 
 
 def test_every_answer_of_the_control_api(world: World) -> None:
     found = dict(asked(world))
-    for path in ("/grants", "/certificates", "/users", "/proposals", "/audit/entries", "/clock"):
+    for path in ("/grants", "/certificates", "/users", "/proposals", "/audit/entries", "/clock", "/violations"):
         assert found[path], path
     assert {path: problems for path, answer in found.items() if (problems := list(wrong(answer)))} == {}
     moment = datetime.fromisoformat(found["/audit/entries"][0]["time"])

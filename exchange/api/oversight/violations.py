@@ -9,6 +9,7 @@ from pydantic import Field
 
 from exchange.api.bodies.base import Body
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
+from exchange.audit.search.entry_rows import iso_time
 from exchange.control.violations.service import Decision, Report, ShownCase
 from exchange.violations.case_json import to_document
 from exchange.violations.codes import ViolationCode, text_of
@@ -120,6 +121,7 @@ def _document(shown: ShownCase) -> Document:
         _code(case.occurrence.code)
         | to_document(case)
         | {
+            "since": iso_time(case.occurrence.since) if case.occurrence.since else None,
             "due": None if due is None else due.at.isoformat(),
             "due_confirmed": None if due is None else not due.provisional,
             "due_state": None if shown.due_state is None else str(shown.due_state),
