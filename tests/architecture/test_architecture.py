@@ -130,3 +130,9 @@ def test_no_person_s_number_stands_in_the_repository() -> None:
         if is_identity_number(text) and text.upper() not in _EXAMPLES
     }
     assert not {file for file, _ in found}, "write a generator instead (exchange.demo.people)"
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports modules outside of packages by their file's name alone, and refuses the second of a name."""
+    loose = [file for file in tracked("tests/**/test_*.py") if not (file.parent / "__init__.py").exists()]
+    assert {name: count for name, count in Counter(file.name for file in loose).items() if count > 1} == {}
