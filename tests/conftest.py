@@ -79,9 +79,14 @@ def postgres_server() -> Iterator[sa.URL]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_server: sa.URL) -> postgres.DatabasePool:
+    return postgres.DatabasePool(postgres_server)
+
+
 @pytest.fixture
-def database(postgres_server: sa.URL) -> Iterator[sa.URL]:
-    with postgres.fresh_database(postgres_server) as url:
+def database(databases: postgres.DatabasePool) -> Iterator[sa.URL]:
+    with databases.database() as url:
         yield url
 
 

@@ -23,7 +23,6 @@ from exchange.admin_client import AdminClient
 from exchange.cli import main
 from exchange.client import enrol, renew
 from exchange.identity.authority import Authority
-from exchange.identity.failure_limiter import LONGEST
 from exchange.identity.postgres_proposals import metadata
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import fingerprint_of, new_token
@@ -35,6 +34,7 @@ from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.world.in_process import run
+from tests.kit.world.short_periods import LONGEST_DELAY
 from tests.kit.world.world import Office, World
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
@@ -418,7 +418,7 @@ def test_two_hundred_wrong_tokens_leave_an_entry_and_a_metric_and_are_slowed() -
             retry = http.get("/departments", headers={"authorization": "Bearer pool_wrong"}).headers["retry-after"]
         assert set(answers) == {401, 429}
         assert answers.count(429) > 100
-        assert 1 <= int(retry) <= LONGEST
+        assert 1 <= int(retry) <= LONGEST_DELAY
         assert known.get("/users"), "a token that was right before passes at once"
         assert new.get("/users"), "a right token that is new passes after the delay"
         with httpx.Client() as http:
@@ -445,7 +445,8 @@ def test_who_fails_behind_an_address_keeps_no_connector_from_renewing_or_from_th
         wrong = {"authorization": "Bearer pool_wrong"}
         with httpx.Client(verify=trusted, headers=wrong) as stranger, httpx.Client(verify=certified) as connector:
             tried = f"https://{pool.addresses['http']}/v1/departments"
-            wait_for(lambda: stranger.get(tried).headers.get("retry-after") == str(int(LONGEST)), "the longest delay")
+            longest = str(int(LONGEST_DELAY))
+            wait_for(lambda: stranger.get(tried).headers.get("retry-after") == longest, "the longest delay")
             assert connector.get(f"https://{pool.addresses['registry']}/subjects").status_code == 200
             too_early = Reason.TRANSITION_NOT_ALLOWED
             assert refused(lambda: renew(identity, folder)) is too_early

@@ -37,10 +37,8 @@ class JumpingClocks(Programs):
         part.write_text(json.dumps({"machine": machine, "database": database}))
         part.rename(self.file)
 
-    def command(self, program: str, *arguments: str) -> list[str]:
-        if arguments[:1] != ("serve",):
-            return super().command(program, *arguments)
-        return [sys.executable, "-m", "tests.kit.faults.jumping_clock", str(self.file), *arguments]
+    def serve_command(self, data: Path) -> list[str]:
+        return [sys.executable, "-m", "tests.kit.faults.jumping_clock", str(self.file), "serve", "--data", str(data)]
 
 
 class Scene:

@@ -21,7 +21,7 @@ from registry.codec.codec import engine_for
 from schemas import library
 from schemas.names import Topic
 from tests.kit.patience import PATIENCE, wait_for
-from tests.kit.share import random_of
+from tests.kit.share import count, random_of
 from tests.kit.world.publisher import AGAIN, Publisher, chunks, framed
 from tests.kit.world.world import Office, World, in_clear
 
@@ -142,6 +142,7 @@ def bridge(tmp_path: Path, province: World, postgres_world: World) -> tuple[Regi
     return register, Bridge(tmp_path, province, city, there, office.enrol("bridge"), grant), office
 
 
+@pytest.mark.counted
 def test_what_a_pool_delivers_reaches_the_consumers_of_another(
     bridge: tuple[Register, Bridge, Office], province: World, postgres_world: World
 ) -> None:
@@ -152,7 +153,7 @@ def test_what_a_pool_delivers_reaches_the_consumers_of_another(
     assert "pool province, connector bridge there" in checked
     assert "its view fits the contract" in checked
     expected = {row["id_number"]: row for row in PEOPLE}
-    for number in range(6):  # killed wherever it is
+    for number in range(count(6, 3)):  # killed wherever it is
         process = connector.start()
         try:
             process.wait(seed.uniform(1.2, 3.5))

@@ -13,7 +13,7 @@ import pytest
 
 from exchange.api import http
 from tests.kit.patience import PATIENCE
-from tests.kit.world.world import World, run
+from tests.kit.world.world import World
 from tests.torture.clerks import SCHEMA
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -168,10 +168,12 @@ def test_lists_of_the_command_line_and_csv(world: World) -> None:
         ("user", *options, "list"),
         ("clock", *options, "show"),
     ):
-        said = run("pool", *command).stdout
+        said = world.programs.run("pool", *command).stdout
         moments = re.findall(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[^\s\",]*", said)
         assert moments, (command, said)
         assert all(map(_has_zone, moments)), (command, moments)
-    rows = list(csv.DictReader(io.StringIO(run("pool", "audit", "list", *options, "--format", "csv").stdout)))
+    rows = list(
+        csv.DictReader(io.StringIO(world.programs.run("pool", "audit", "list", *options, "--format", "csv").stdout))
+    )
     assert rows
     assert all(_has_zone(row["at"]) for row in rows)

@@ -14,6 +14,7 @@ from exchange import cli
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.store import SigningState
 from exchange.server import clock
+from tests.kit.world.short_periods import shorten
 
 
 def ahead(file: Path, which: str) -> int:
@@ -34,5 +35,6 @@ def inject(file: Path) -> None:
 
 
 if __name__ == "__main__":
+    shorten()
     inject(Path(sys.argv.pop(1)))
     cli.main()

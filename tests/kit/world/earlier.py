@@ -44,3 +44,6 @@ class EarlierPrograms(Programs):
     def command(self, program: str, *arguments: str) -> list[str]:
         start = f"import sys; sys.path.insert(0, {str(self._folder)!r}); sys.argv[0] = {program!r}"
         return [sys.executable, "-P", "-c", f"{start}; from {_MAIN[program]} import main; main()", *arguments]
+
+    def serve_command(self, data: Path) -> list[str]:
+        return self.command("pool", "serve", "--data", str(data))

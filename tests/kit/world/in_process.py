@@ -6,7 +6,7 @@ For what does not depend on being a process. At least one test of each program s
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from subprocess import CompletedProcess
 from unittest.mock import patch
 
@@ -14,10 +14,17 @@ from unittest.mock import patch
 def run(main: Callable[[], None], *arguments: object) -> CompletedProcess[str]:
     """Call a program's main function as its entry point does; return its exit code and its output."""
     command = ["program", *map(str, arguments)]
-    out, err, code = StringIO(), StringIO(), 0
+    out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
+    code = 0
     with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return CompletedProcess(command, code, out.getvalue(), err.getvalue())
+    return CompletedProcess(command, code, _text(out), _text(err))
+
+
+def _text(stream: TextIOWrapper) -> str:
+    written = stream.buffer
+    assert isinstance(written, BytesIO)
+    return written.getvalue().decode()

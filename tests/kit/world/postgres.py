@@ -78,7 +78,7 @@ def logical_cluster() -> Iterator[sa.URL]:
 @contextmanager
 def fresh_database(server: sa.URL) -> Iterator[sa.URL]:
     """Make an empty database and drop it at the end, connections or not."""
-    name = f"t_{uuid.uuid4().hex}"
+    name = _new_name()
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as connection:
         connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
@@ -88,6 +88,75 @@ def fresh_database(server: sa.URL) -> Iterator[sa.URL]:
         with admin.connect() as connection:
             connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
         admin.dispose()
+
+
+class DatabasePool:
+    """Empty databases of one server, each for one test at a time.
+
+    To make and drop a database takes some tenths of a second: the server writes all that it holds in memory. So a
+    database is emptied after its test and goes to the next one under another name: what an earlier test has left
+    running does not find it. One that has more than tables (schemas, extensions, publications, settings) is dropped.
+    """
+
+    def __init__(self, server: sa.URL) -> None:
+        self._server = server
+        self._admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        self._empty: list[str] = []
+
+    @contextmanager
+    def database(self) -> Iterator[sa.URL]:
+        """Lend an empty database."""
+        name = self._empty.pop() if self._empty else self._made()
+        try:
+            yield self._server.set(database=name)
+        finally:
+            self._take_back(name)
+
+    def _made(self) -> str:
+        name = _new_name()
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+        return name
+
+    def _take_back(self, name: str) -> None:
+        again = _new_name()
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            connection.exec_driver_sql(
+                f"SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" RENAME TO "{again}"')
+            connection.exec_driver_sql(f'ALTER DATABASE "{again}" ALLOW_CONNECTIONS true')
+        if self._emptied(again):
+            self._empty.append(again)
+        else:
+            with self._admin.connect() as connection:
+                connection.exec_driver_sql(f'DROP DATABASE "{again}" WITH (FORCE)')
+
+    def _emptied(self, name: str) -> bool:
+        """Remove the tables of a database; return whether nothing else is in it."""
+        engine = sa.create_engine(self._server.set(database=name), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            more = connection.exec_driver_sql(_MORE_THAN_TABLES).scalar_one()
+            if not more:
+                connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+                connection.exec_driver_sql("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
+                connection.exec_driver_sql("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        return not more
+
+
+_MORE_THAN_TABLES = """
+SELECT (SELECT count(*) FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema'))
+     + (SELECT count(*) FROM pg_extension WHERE extname <> 'plpgsql')
+     + (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_event_trigger)
+     + (SELECT count(*) FROM pg_largeobject_metadata) + (SELECT count(*) FROM pg_default_acl)
+     + (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+        WHERE d.datname = current_database())
+"""
+
+
+def _new_name() -> str:
+    return f"t_{uuid.uuid4().hex}"
 
 
 def _end_fsync(server: sa.URL) -> None:

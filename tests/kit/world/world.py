@@ -22,15 +22,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
+import exchange.cli
+import registry.cli.main
 from exchange.admin_client import AdminClient
 from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
 from schemas.errors import Reason, RefusedError
 from tests.kit.cases.catalogue import metadata_of
 from tests.kit.patience import PATIENCE
-from tests.kit.world import pool_template, postgres
+from tests.kit.world import in_process, pool_template, postgres
 from tests.kit.world.people import People, PeopleOfEarlier
 
 BIN = Path(sys.executable).parent
@@ -142,13 +144,34 @@ class Programs:
         """Return the command that runs one of them."""
         return [str(BIN / program), *arguments]
 
+    def serve_command(self, data: Path) -> list[str]:
+        """Return the command that serves a pool; under pytest its background loops turn more often than a user's."""
+        if postgres.syncs():
+            return self.command("pool", "serve", "--data", str(data))
+        return [sys.executable, "-m", "tests.kit.world.short_periods", "serve", "--data", str(data)]
+
     def run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run one of them to its end."""
+        """Run one of them to its end: a command that calls the pool in this process, any other in one of its own."""
+        main = _CALLING.get(program) if self.current and arguments[:1] not in _PROCESSES else None
+        if main is None:
+            return self.run_process(program, *arguments, check=check)
+        return _checked(in_process.run(main, *arguments), check=check)
+
+    def run_process(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one of them to its end, in a process of its own."""
         command, environment = self.command(program, *arguments), {**os.environ, **self.environment}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-        if check and done.returncode != 0:
-            raise AssertionError(f"{program} {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
+        return _checked(done, check=check)
+
+
+_CALLING: Final = {"pool": exchange.cli.main, "pool-schema": registry.cli.main.main}
+_PROCESSES: Final = frozenset({("init",), ("serve",), ("demo",)})  # commands of `pool` that are about processes
+
+
+def _checked(done: subprocess.CompletedProcess[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+    if check and done.returncode != 0:
+        raise AssertionError(f"{done.args} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
 
 
 class World:
@@ -243,7 +266,7 @@ class World:
         """Run `pool serve` and wait until it is ready."""
         log = (self.folder / "pool.log").open("a")
         self.process = subprocess.Popen(
-            self.programs.command("pool", "serve", "--data", str(self.data)),
+            self.programs.serve_command(self.data),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -321,5 +344,5 @@ def kill_postmaster(data: Path) -> None:
 
 
 def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's programs to its end."""
-    return Programs().run(program, *arguments, check=check)
+    """Run one of the project's programs to its end, in a process of its own."""
+    return Programs().run_process(program, *arguments, check=check)
