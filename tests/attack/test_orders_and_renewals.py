@@ -21,8 +21,8 @@ from exchange.access.grants.row_mac import RowMac
 from exchange.access.grants.store import quota_day
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.grants.approval import GrantApproval
 from exchange.control.grants.rectification import check_not_held, check_not_referred, in_force
-from exchange.control.grants.service import GrantService
 from exchange.control.violations.service import Decision, ViolationService
 from exchange.deadlines.in_force import ShippedRules
 from exchange.violations.model import CaseEvent, CaseState, Referral
@@ -125,11 +125,11 @@ class City:
 
     def passes_on(self, grant_id: str = GRANT) -> Reason | None:
         """Return why the activation of a renewal of a grant is refused; None where it is not."""
-        granting = GrantService.__new__(GrantService)
-        granting._access, granting._violations = self.access, self.cases
+        approval = GrantApproval.__new__(GrantApproval)
+        approval._access, approval._violations = self.access, self.cases
         with self.world.db.begin() as work:
             try:
-                granting._lock_renewed(work, a_draft(id=AGAIN, renews=grant_id), held(a_draft(id=AGAIN)))
+                approval._lock_renewed(work, a_draft(id=AGAIN, renews=grant_id), held(a_draft(id=AGAIN)))
             except PoolError as error:
                 return error.reason
         return None
