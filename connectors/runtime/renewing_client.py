@@ -90,6 +90,7 @@ class RenewingPoolClient(PoolClient):
         max_records: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
+        places: bool = False,
     ) -> FetchResult:
         fetch = super().fetch
         return self._under(
@@ -102,6 +103,7 @@ class RenewingPoolClient(PoolClient):
                 max_records=max_records,
                 max_bytes=max_bytes,
                 wait=wait,
+                places=places,
             ),
         )
 

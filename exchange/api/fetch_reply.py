@@ -23,8 +23,13 @@ __all__ = ["encoded_reply"]
 _LENGTH_DELIMITED: Final = 2  # the wire type of bytes and messages
 
 
-def encoded_reply(release: Release) -> bytes:
-    """Return the `FetchReply` of a release as it stands on the wire."""
+def encoded_reply(release: Release, *, places: bool = False) -> bytes:
+    """Return the `FetchReply` of a release as it stands on the wire.
+
+    Args:
+        release: of it.
+        places: the caller asked for places, and gets them with marks and valid times where the release has them.
+    """
     values = [
         *_field(wire.Packed, "offsets", [release.values.offsets]),
         *_field(wire.Packed, "values", [release.values.values]),
@@ -35,8 +40,11 @@ def encoded_reply(release: Release) -> bytes:
         *_field(wire.ViewRecords, "values", values),
         *_field(wire.ViewRecords, "record_keys", [release.record_keys]),
         *_field(wire.ViewRecords, "recorded_at", [times]),
-        *_field(wire.ViewRecords, "valid", [release.valid]),
     ]
+    if places:
+        view += _field(wire.ViewRecords, "valid", [release.valid])
+        view += _field(wire.ViewRecords, "places", [release.places])
+        view += _field(wire.ViewRecords, "marks", [release.marks])
     rest = wire.FetchReply(
         next_position=release.next_position,
         entry_id=release.entry_id,

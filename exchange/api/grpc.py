@@ -88,6 +88,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 wire.CAPABILITY_FETCH,
                 wire.CAPABILITY_WITHDRAWALS,
                 wire.CAPABILITY_REPORT,
+                wire.CAPABILITY_PLACES,
             ],
             department=actor.department,
             connector=actor.id,
@@ -193,7 +194,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
                     max_records=request.max_records,
                     max_bytes=request.max_bytes,
                 )
-                answer, held = await self._polls.fetch(one, encoded_reply, wait=request.wait_ms / 1000)
+                encode = partial(encoded_reply, places=request.places)
+                answer, held = await self._polls.fetch(one, encode, wait=request.wait_ms / 1000)
                 reached("before_release")
                 require_window(answer.release)
         except BaseException as error:

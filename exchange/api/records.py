@@ -12,9 +12,11 @@ before the entry is written (`registry.codec.json_rows` says in which form).
 import asyncio
 import base64
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -41,6 +43,7 @@ from schemas.access import Action, Actor
 from schemas.canonical import Json
 from schemas.errors import Reason, RefusedError
 from schemas.failpoints import reached
+from schemas.record import Operation
 
 __all__ = ["PATHS", "RecordCalls", "router"]
 
@@ -51,14 +54,24 @@ PATHS: Final = frozenset({"/v1/records/fetch", "/v1/records/commit"})
 """Paths of this module. Their calls have the places and turns of the gRPC calls, and no others."""
 
 
+class Place(BaseModel):
+    """Where a record stands in its topic."""
+
+    partition: int
+    offset: int
+
+
 class DeliveredRecord(BaseModel):
     """A record, or the withdrawal of one."""
 
     record_key: str = Field(description="32 hexadecimal digits; the same for a record as long as the grant exists")
     recorded_at: datetime
-    operation: Literal["upsert", "withdrawn"]
+    operation: Literal["upsert", "correct", "withdrawn"] = Field(description="correct: with places alone")
     value: dict[str, Any] | None = Field(None, description="fields of the view; absent from a withdrawal")
     disputed: bool = Field(False, description="a correction ticket on a shown value is open; absent where none is")
+    place: Place | None = Field(None, description="absent where the call or the grant does not ask for it")
+    valid_from: datetime | None = Field(None, description="with places, where the record states it")
+    valid_to: datetime | None = Field(None, description="with places, where the record states it")
 
 
 class FetchReply(BaseModel):
@@ -122,7 +135,7 @@ class RecordCalls:
                 max_bytes=body.max_bytes,
                 as_json=True,
             )
-            answer, held = await self._polls.fetch(one, _reply, wait=body.wait)
+            answer, held = await self._polls.fetch(one, partial(_reply, places=body.places), wait=body.wait)
             try:
                 response = _Released(answer.encoded, held)
                 reached("before_release")
@@ -261,6 +274,24 @@ async def _ended_with_its_caller(request: Request, call: OpenCall) -> AsyncItera
             await watching
 
 
+def _told(released: Release) -> list[dict[str, Json]]:
+    """Return place, operation and valid times of each record; a withdrawn one stays withdrawn."""
+    times = struct.iter_unpack("<qq", released.valid or bytes(16 * len(released)))
+    found: list[dict[str, Json]] = []
+    for (partition, offset), mark, (since, until) in zip(
+        struct.iter_unpack("<HQ", released.places), released.marks, times, strict=True
+    ):
+        own: dict[str, Json] = {"place": {"partition": partition, "offset": offset}}
+        if mark == Operation.CORRECT:
+            own["operation"] = "correct"
+        if since:
+            own["valid_from"] = (_EPOCH + timedelta(microseconds=since)).isoformat()
+        if until:
+            own["valid_to"] = (_EPOCH + timedelta(microseconds=until)).isoformat()
+        found.append(own)
+    return found
+
+
 def _position(text: str) -> bytes:
     """Return a position; what is no base64 is none either, and is refused where positions are, after the decision."""
     try:
@@ -269,10 +300,11 @@ def _position(text: str) -> bytes:
         return _NO_POSITION
 
 
-def _reply(released: Release) -> bytes:
+def _reply(released: Release, *, places: bool = False) -> bytes:
     """Return the answer as JSON. The values are texts already, and go in as they are."""
     texts = released.texts or ()
     records, disputed = [], {*released.disputed}
+    told = _told(released) if places and released.places else None
     for index, (at, text) in enumerate(zip(released.recorded_at, texts, strict=True)):
         own: dict[str, Json] = {
             "record_key": released.record_keys[16 * index : 16 * index + 16].hex(),
@@ -281,6 +313,8 @@ def _reply(released: Release) -> bytes:
         }
         if index in disputed:
             own["disputed"] = True
+        if told is not None:
+            own |= told[index]
         head = json.dumps(own, separators=(",", ":")).encode()
         records.append(head[:-1] + b',"value":' + text + b"}" if text else head)
     rest = {

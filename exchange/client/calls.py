@@ -87,6 +87,7 @@ class PoolClient(Pool):
             receipt_public_key=reply.receipt_public_key,
             max_batch_records=reply.max_batch_records,
             max_batch_bytes=reply.max_batch_bytes,
+            places=wire.CAPABILITY_PLACES in reply.capabilities,
         )
 
     @override
@@ -169,6 +170,7 @@ class PoolClient(Pool):
         max_records: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
+        places: bool = False,
     ) -> FetchResult:
         request = wire.FetchRequest(
             header=self._header(purpose, case),
@@ -177,6 +179,7 @@ class PoolClient(Pool):
             max_records=max_records,
             max_bytes=max_bytes,
             wait_ms=int(wait * 1000),
+            places=places,
         )
         reply = self._call("Fetch", request, timeout=self.timeout + wait + _RESERVED)
         view = reply.view
@@ -189,6 +192,9 @@ class PoolClient(Pool):
             entry_id=reply.entry_id,
             caught_up=reply.caught_up,
             disputed=tuple(view.disputed),
+            places=view.places,
+            marks=view.marks,
+            valid=view.valid,
         )
 
     @override

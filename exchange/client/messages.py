@@ -10,9 +10,15 @@ from schemas.record import Packed
 __all__ = ["BatchRefusedError", "FetchResult", "Hello", "LaneHead", "RowRefusal", "Subscription"]
 
 
+_PLACE = struct.Struct("<HQ")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The pool's name and limits, and the identity that it recognises the caller by. Times in microseconds UTC."""
+    """The pool's name and limits, and the identity that it recognises the caller by. Times in microseconds UTC.
+
+    `places`: a fetch may ask for places; a pool of an earlier version does not know them.
+    """
 
     pool_id: str
     department: str
@@ -22,6 +28,7 @@ class Hello:
     receipt_public_key: bytes
     max_batch_records: int
     max_batch_bytes: int
+    places: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,10 @@ class FetchResult:
         entry_id: the audit entry of this release; empty when nothing was released.
         caught_up: the end of the topic was reached.
         disputed: indexes of the records of which a shown value is disputed (校核), rising; they are used as others are.
+        places: 10 bytes a record (uint16 partition, uint64 offset, little-endian); empty where they were not asked for,
+            or the grant does not tell them.
+        marks: beside places, the operation of each (`schemas.record.Operation`); a withdrawn record is a void.
+        valid: beside places, 16 bytes a record (`schemas.record.Batch`), or empty when none states any.
     """
 
     schema_id: int
@@ -82,6 +93,9 @@ class FetchResult:
     entry_id: str
     caught_up: bool
     disputed: tuple[int, ...] = ()
+    places: bytes = b""
+    marks: bytes = b""
+    valid: bytes = b""
 
     def keys(self) -> list[bytes]:
         """Return the record keys one by one."""
@@ -90,6 +104,10 @@ class FetchResult:
     def times(self) -> tuple[int, ...]:
         """Return recorded_at one by one, microseconds UTC."""
         return struct.unpack(f"<{len(self.recorded_at) // 8}q", self.recorded_at)
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Return the places one by one: partition and offset."""
+        return list(_PLACE.iter_unpack(self.places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,11 +77,13 @@ class Pool(Protocol):
         max_records: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
+        places: bool = False,
     ) -> FetchResult:
         """Fetch records from *position* on; wait up to *wait* seconds for some.
 
         The position is the `next_position` of an earlier fetch, empty for that of the last commit, or one 0 byte for
-        the first record that the grant allows.
+        the first record that the grant allows. With *places* the answer says where each record stands, what its
+        operation is and when it is valid, if the grant tells that.
 
         Raises:
             RefusedError: the grant does not allow it, now, for this purpose and case.

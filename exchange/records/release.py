@@ -8,7 +8,7 @@ import numpy as np
 from schemas.access import Grant
 from schemas.record import Packed
 
-__all__ = ["GrantDescription", "Release", "ViewOutput", "empty_release", "round_times"]
+__all__ = ["GrantDescription", "Release", "ViewOutput", "empty_release", "round_times", "round_valid"]
 
 _SHANGHAI = 8 * 3_600_000_000  # microseconds before UTC; without daylight saving time since 1991
 
@@ -34,6 +34,8 @@ class Release:
         deadline: `time.monotonic()` until which the bytes may leave.
         texts: the values as JSON, that of a withdrawal empty; None where the fetch did not ask for them.
         disputed: indexes of the records of which a shown value is disputed, rising.
+        valid: valid times, 16 bytes a record; as places, empty but under a grant that tells them.
+        places, marks: see `exchange.records.reading.selection.Selection`; a caller that did not ask gets neither.
     """
 
     schema_id: int
@@ -48,6 +50,8 @@ class Release:
     deadline: float
     texts: Packed | None = None
     disputed: Sequence[int] = ()
+    places: bytes = b""
+    marks: bytes = b""
 
     def __len__(self) -> int:
         return len(self.recorded_at)
@@ -75,6 +79,19 @@ def round_times(times: Sequence[int], step: int) -> Sequence[int]:
     exact = np.asarray(times, dtype=np.int64)
     rounded: list[int] = (exact - (exact + _SHANGHAI) % step).tolist()
     return rounded
+
+
+def round_valid(valid: bytes, step: int) -> bytes:
+    """Return valid times, 16 bytes a record, rounded as `round_times` does; empty where none is stated.
+
+    0 is not stated, and stays. Both ends are rounded down: an interval may become empty, never longer than by a step.
+    """
+    exact = np.frombuffer(valid, "<i8")
+    if not exact.any():
+        return b""
+    if not step:
+        return valid
+    return np.where(exact == 0, 0, exact - (exact + _SHANGHAI) % step).astype("<i8").tobytes()
 
 
 def empty_release(schema_id: int, position: bytes, *, caught_up: bool) -> Release:

@@ -24,7 +24,7 @@ from exchange.records.reading.position_token import ConsumerPosition, PositionTo
 from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.reading.scan import TopicView
 from exchange.records.reading.selection import Selection
-from exchange.records.release import Release, round_times
+from exchange.records.release import Release, round_times, round_valid
 from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Actor, Grant
@@ -186,7 +186,9 @@ class ReleaseDrafts:
             values=selection.values,
             record_keys=draft.keys,
             recorded_at=round_times(selection.recorded_at, draft.time_step),
-            valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
+            valid=round_valid(selection.valid, draft.time_step),
+            places=selection.places,
+            marks=selection.marks,
             next_position=self._tokens.seal(
                 ConsumerPosition(last_released=selection.next, next=selection.next, runs=draft.moved.runs),
                 selected.grant.stream_id,

@@ -28,6 +28,7 @@ class FetchBody(RecordsBody):
     max_bytes: int = Field(
         _MAX_BYTES, ge=1, le=_MAX_BYTES, description="bytes of their values as Avro, at most; but one record always"
     )
+    places: bool = Field(False, description="with place, operation and valid times, where the grant tells them")
     wait: float = Field(0.0, ge=0, le=60, description="seconds to wait for the first record")
 
 

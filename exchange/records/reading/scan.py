@@ -249,7 +249,17 @@ class GrantScan:
             elif untold is not None:
                 gone &= ~untold
         disputed = None if self._disputes is None else self._disputes.marked(grant, read)
-        return select(read, output, gone, hidden, disputed=disputed, records=records, size=size, first=first)
+        return select(
+            read,
+            output,
+            gone,
+            hidden,
+            disputed=disputed,
+            records=records,
+            size=size,
+            first=first,
+            places=grant.places,
+        )
 
 
 def _hides_rows(grant: Grant) -> bool:

@@ -6,6 +6,7 @@ reads as it takes (`exchange.records.fetch`), its bounds are over what leaves, a
 off and read again by the next fetch.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +16,15 @@ import numpy.typing as npt
 from exchange.broker.port import PartitionRecords, ReadResult
 from exchange.records.release import ViewOutput
 from exchange.records.retractions import Blocked
-from schemas.record import Packed, Positions
+from schemas.record import Operation, Packed, Positions
 
 __all__ = ["Selection", "Truths", "join", "select"]
 
 Truths = npt.NDArray[np.bool_]
+
+_PLACE = struct.Struct("<HQ")
+_OPERATION = 15  # of a mark's byte: which keys were published before is nobody's to know
+_NO_TIMES = bytes(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,9 @@ class Selection:
         covered: of each, whether a retraction of its key lies behind it; such a record is a withdrawal.
         next: positions after all that was scanned for it.
         disputed: indexes of those of which a correction ticket is open, rising.
+        places: of each, as `ViewRecords.places`; empty where they were not asked for.
+        marks: operation of each, beside places; a record without a value is a void, whatever took it back.
+        valid: valid times of each, 16 bytes, beside places.
         cut: the bounds were reached before the end of the read.
     """
 
@@ -47,6 +55,9 @@ class Selection:
     covered: Truths
     next: Positions
     disputed: Sequence[int] = ()
+    places: bytes = b""
+    marks: bytes = b""
+    valid: bytes = b""
     cut: bool = False
 
     def __len__(self) -> int:
@@ -88,6 +99,7 @@ def select(
     records: int,
     size: int,
     first: bool,
+    places: bool = False,
 ) -> Selection:
     """Return the selected and the withdrawn records of one read, within both bounds.
 
@@ -100,6 +112,7 @@ def select(
         records: at most so many.
         size: bytes of their values together, at most.
         first: nothing was selected before, so that one record is taken whatever its size.
+        places: also say where each record stands, and what is known of it beside its value.
     """
     leaving = output.selected | gone
     cut = int(np.count_nonzero(leaving)) > records or len(output.values.values) > size
@@ -129,6 +142,7 @@ def select(
             offsets.append(part.offsets[index])
             side = delivered if stays[index] else withdrawn
             side[part.partition].append(part.offsets[index])
+    told = _places(read, output, leaving) if places else (b"", b"", b"")
     values = _subset(output.values, leaving[output.selected]) if cut else output.values
     return Selection(
         values=_insert_empty(values, output.selected[leaving]),
@@ -140,6 +154,9 @@ def select(
         covered=np.zeros(len(keys), np.bool_) if hidden is None else hidden[leaving],
         next=next_,
         disputed=() if disputed is None else np.flatnonzero(disputed[leaving]).tolist(),
+        places=told[0],
+        marks=told[1],
+        valid=told[2],
         cut=cut,
     )
 
@@ -168,7 +185,31 @@ def join(parts: Sequence[Selection], next_: Positions) -> Selection:
         covered=np.concatenate([np.zeros(0, np.bool_), *(part.covered for part in parts)]),
         next=next_,
         disputed=disputed,
+        places=b"".join(part.places for part in parts),
+        marks=b"".join(part.marks for part in parts),
+        valid=b"".join(part.valid for part in parts),
     )
+
+
+def _places(read: ReadResult, output: ViewOutput, leaving: Truths) -> tuple[bytes, bytes, bytes]:
+    """Return places, operations and valid times of the records that leave.
+
+    Why a record has no value is not told: one that left the filter, one that a retraction covers and a void of a key
+    are all voids. Only a void's own valid times are, since they say from when on its key is not valid.
+    """
+    places, marks, valid = bytearray(), bytearray(), bytearray()
+    base = 0
+    for part in read.partitions:
+        own = slice(base, base + len(part))
+        base += len(part)
+        selected = output.selected[own].tolist()
+        for index in np.flatnonzero(leaving[own]).tolist():
+            operation, shown = part.mark(index) & _OPERATION, selected[index]
+            places += _PLACE.pack(part.partition, part.offsets[index])
+            marks.append(operation if shown else Operation.VOID)
+            stated = part.valid(index) if shown or operation == Operation.VOID else b""
+            valid += stated or _NO_TIMES
+    return bytes(places), bytes(marks), bytes(valid)
 
 
 def _cut(

@@ -114,6 +114,7 @@ class _Client(TwinClient):
         max_records: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
+        places: bool = False,
     ) -> FetchResult:
         start = 0 if position == b"\0" else offset_of(grant_id, position)
         end = next((each for each in self._other.ends if each > start), start + max_records)
@@ -125,5 +126,6 @@ class _Client(TwinClient):
             max_records=min(max_records, end - start),
             max_bytes=max_bytes,
             wait=wait,
+            places=places,
         )
         return replace(result, entry_id=self._other.entry or result.entry_id)

@@ -14,11 +14,13 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_FETCH: _ClassVar[Capability]
     CAPABILITY_WITHDRAWALS: _ClassVar[Capability]
     CAPABILITY_REPORT: _ClassVar[Capability]
+    CAPABILITY_PLACES: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_PUBLISH: Capability
 CAPABILITY_FETCH: Capability
 CAPABILITY_WITHDRAWALS: Capability
 CAPABILITY_REPORT: Capability
+CAPABILITY_PLACES: Capability
 
 class RequestHeader(_message.Message):
     __slots__ = ("trace_id", "purpose", "case_number", "client_version", "on_behalf_of")
@@ -258,36 +260,42 @@ class DescribeReply(_message.Message):
     def __init__(self, grant_id: _Optional[str] = ..., grant_version: _Optional[int] = ..., topic: _Optional[str] = ..., view_schema_id: _Optional[int] = ..., view_schema: _Optional[str] = ..., position: _Optional[bytes] = ..., not_before: _Optional[int] = ..., expires: _Optional[int] = ..., state: _Optional[str] = ..., withdrawals: _Optional[bool] = ..., row_filter: _Optional[str] = ..., provider: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("header", "grant_id", "position", "max_records", "max_bytes", "wait_ms")
+    __slots__ = ("header", "grant_id", "position", "max_records", "max_bytes", "wait_ms", "places")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     GRANT_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     header: RequestHeader
     grant_id: str
     position: bytes
     max_records: int
     max_bytes: int
     wait_ms: int
-    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., grant_id: _Optional[str] = ..., position: _Optional[bytes] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    places: bool
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., grant_id: _Optional[str] = ..., position: _Optional[bytes] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ..., places: _Optional[bool] = ...) -> None: ...
 
 class ViewRecords(_message.Message):
-    __slots__ = ("schema_id", "values", "record_keys", "recorded_at", "valid", "disputed")
+    __slots__ = ("schema_id", "values", "record_keys", "recorded_at", "valid", "disputed", "places", "marks")
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     RECORD_KEYS_FIELD_NUMBER: _ClassVar[int]
     RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
     VALID_FIELD_NUMBER: _ClassVar[int]
     DISPUTED_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
     schema_id: int
     values: Packed
     record_keys: bytes
     recorded_at: bytes
     valid: bytes
     disputed: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, schema_id: _Optional[int] = ..., values: _Optional[_Union[Packed, _Mapping]] = ..., record_keys: _Optional[bytes] = ..., recorded_at: _Optional[bytes] = ..., valid: _Optional[bytes] = ..., disputed: _Optional[_Iterable[int]] = ...) -> None: ...
+    places: bytes
+    marks: bytes
+    def __init__(self, schema_id: _Optional[int] = ..., values: _Optional[_Union[Packed, _Mapping]] = ..., record_keys: _Optional[bytes] = ..., recorded_at: _Optional[bytes] = ..., valid: _Optional[bytes] = ..., disputed: _Optional[_Iterable[int]] = ..., places: _Optional[bytes] = ..., marks: _Optional[bytes] = ...) -> None: ...
 
 class FetchReply(_message.Message):
     __slots__ = ("view", "next_position", "entry_id", "leaf_hash", "caught_up")

@@ -24,18 +24,22 @@ RELEASES = st.builds(
     caught_up=st.booleans(),
     deadline=st.just(0.0),
     disputed=st.lists(st.integers(0, 2**32 - 1), max_size=3),
+    places=SOME_BYTES,
+    marks=SOME_BYTES,
 )
 
 
-@given(RELEASES)
-def test_an_encoded_answer_is_the_message_of_its_release(release: Release) -> None:
+@given(RELEASES, st.booleans())
+def test_an_encoded_answer_is_the_message_of_its_release(release: Release, places: bool) -> None:
     expected = wire.FetchReply(
         view=wire.ViewRecords(
             schema_id=release.schema_id,
             values=wire.Packed(offsets=release.values.offsets, values=release.values.values),
             record_keys=release.record_keys,
             recorded_at=struct.pack(f"<{len(release.recorded_at)}q", *release.recorded_at),
-            valid=release.valid,
+            valid=release.valid if places else b"",
+            places=release.places if places else b"",
+            marks=release.marks if places else b"",
             disputed=release.disputed,
         ),
         next_position=release.next_position,
@@ -43,4 +47,4 @@ def test_an_encoded_answer_is_the_message_of_its_release(release: Release) -> No
         leaf_hash=release.leaf_hash,
         caught_up=release.caught_up,
     )
-    assert wire.FetchReply.FromString(encoded_reply(release)) == expected
+    assert wire.FetchReply.FromString(encoded_reply(release, places=places)) == expected

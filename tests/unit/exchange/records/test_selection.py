@@ -1,6 +1,7 @@
 """What of a read leaves the pool: within the bounds, in order, and nothing is lost between two answers."""
 
 import random
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,19 +39,45 @@ def read_of(log: Sequence[Sequence[Row]], at: Sequence[int], count: int) -> tupl
                     keys=[row.key for row in taken],
                     values=[row.value for row in taken],
                     recorded_at=[row.offset for row in taken],
-                    mark=lambda _: 1,
-                    valid=lambda _: b"",
+                    mark=lambda index, taken=taken: 2 if taken[index].offset % 2 else 17,  # type: ignore[misc]
+                    valid=lambda index, taken=taken: bytes([taken[index].offset] * 16),  # type: ignore[misc]
                 )
             )
     return ReadResult(partitions=tuple(parts), next=tuple(next_)), rows
 
 
-def selected(log: Sequence[Sequence[Row]], at: Sequence[int], count: int, records: int, size: int) -> Selection:
+def selected(
+    log: Sequence[Sequence[Row]], at: Sequence[int], count: int, records: int, size: int, *, places: bool = False
+) -> Selection:
     read, rows = read_of(log, at, count)
     shown = np.array([row.fate == "shown" for row in rows], np.bool_)
     gone = np.array([row.fate == "withdrawn" for row in rows], np.bool_)
     output = ViewOutput(selected=shown, values=Packed.of([row.value for row in rows if row.fate == "shown"]))
-    return select(read, output, gone, records=records, size=size, first=True)
+    return select(read, output, gone, records=records, size=size, first=True, places=places)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_places_marks_and_valid_times_are_those_of_the_records_that_leave(seed: int) -> None:
+    draw = random.Random(seed)
+    log = [sorted((Row(at, draw) for at in draw.sample(range(100), 30)), key=lambda row: row.offset) for _ in range(3)]
+    by_key = {row.key: (number, row) for number, partition in enumerate(log) for row in partition}
+    at: tuple[int, ...] = (0,) * PARTITIONS
+    parts = []
+    for _ in range(4):
+        parts.append(
+            selected(log, at, draw.randrange(1, 20), draw.randrange(1, 20), draw.randrange(1, 99), places=True)
+        )
+        at = parts[-1].next
+    joined = join(parts, at)
+    assert len(joined.marks) == len(joined)
+    for index, key in enumerate(joined.keys):
+        number, row = by_key[key]
+        assert struct.unpack_from("<HQ", joined.places, 10 * index) == (number, row.offset)
+        shown = row.fate == "shown"
+        assert joined.marks[index] == ((2 if row.offset % 2 else 1) if shown else 3)
+        assert joined.valid[16 * index : 16 * index + 16] == bytes([row.offset if shown else 0] * 16)
+    silent = selected(log, (0,) * PARTITIONS, 30, 50, 999)
+    assert (silent.places, silent.marks, silent.valid) == (b"", b"", b"")
 
 
 @pytest.mark.parametrize("seed", range(40))
