@@ -4,13 +4,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from exchange import metrics
 from exchange.audit.postgres import PostgresReceipts
-from exchange.broker.kafka.broker import KafkaBroker
-from exchange.broker.kafka.read_check import ReceiptRuns
 from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
 from exchange.broker.port import Broker, RecordsCorruptError
 from exchange.broker.postgres.broker import PostgresBroker
@@ -25,6 +24,10 @@ from registry.schemas_topic.records import Record
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Lane, Topic
 from schemas.record import OffsetRange, Positions
+
+if TYPE_CHECKING:  # a fifth of a second at each start, which a pool on PostgreSQL does not need
+    from exchange.broker.kafka.broker import KafkaBroker
+    from exchange.broker.kafka.read_check import ReceiptRuns
 
 __all__ = [
     "kafka_untagged",
@@ -55,12 +58,14 @@ def open_broker(config: Config, key: bytes, database: PostgresDatabase) -> Broke
     return PostgresBroker(database, key=key, alarm=_report_corrupt, maintenance_period=timedelta(minutes=10))
 
 
-def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker:
+def operator_broker(config: Config, certificate: Path, key: Path) -> "KafkaBroker":
     """Open Kafka with the operator's certificate, which may do what the gateway's may not.
 
     Raises:
         InvalidError: CONFIG_INVALID, the records of this pool are not on Kafka.
     """
+    from exchange.broker.kafka.broker import KafkaBroker
+
     if not isinstance(config.broker, KafkaSection):
         raise InvalidError(
             Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, which needs no operator for this"
@@ -69,7 +74,7 @@ def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker
     return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key), key=records_key)
 
 
-def open_kafka(config: Config) -> KafkaBroker:
+def open_kafka(config: Config) -> "KafkaBroker":
     """Open Kafka as a gateway does, without the receipts of a database.
 
     Raises:
@@ -82,8 +87,10 @@ def open_kafka(config: Config) -> KafkaBroker:
 
 
 def _gateway_kafka(
-    config: Config, section: KafkaSection, key: bytes, receipts: ReceiptRuns = lambda _: {}
-) -> KafkaBroker:
+    config: Config, section: KafkaSection, key: bytes, receipts: "ReceiptRuns" = lambda _: {}
+) -> "KafkaBroker":
+    from exchange.broker.kafka.broker import KafkaBroker
+
     broker = KafkaBroker(
         _kafka(config, section),
         key=key,
@@ -101,6 +108,8 @@ def _gateway_kafka(
 
 def leave_reads_unchecked(broker: Broker) -> None:
     """Have a broker return records that are not as the pool stored them, for a command that compares them itself."""
+    from exchange.broker.kafka.broker import KafkaBroker
+
     if isinstance(broker, KafkaBroker):
         broker.check_reads = False
 
@@ -113,6 +122,8 @@ def kafka_untagged(config: Config, key: bytes) -> dict[Topic, tuple[int, Positio
     """
     if not isinstance(config.broker, KafkaSection):
         return {}
+    from exchange.broker.kafka.broker import KafkaBroker
+
     broker = KafkaBroker(_kafka(config, config.broker), key=key)
     try:
         return broker.untagged_marks()
@@ -120,7 +131,7 @@ def kafka_untagged(config: Config, key: bytes) -> dict[Topic, tuple[int, Positio
         broker.close()
 
 
-def _receipt_runs(database: PostgresDatabase) -> ReceiptRuns:
+def _receipt_runs(database: PostgresDatabase) -> "ReceiptRuns":
     store = PostgresReceipts()
 
     def runs(batches: Collection[tuple[Lane, int]]) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:

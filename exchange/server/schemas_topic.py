@@ -14,7 +14,6 @@ import contextlib
 from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from kafka import errors as admin_errors
 
 from exchange.broker.kafka.settings import PREFIX, KafkaSettings, admin, check_key_files, unavailable
 from registry.database.unit_of_work import Database, UnitOfWork
@@ -81,12 +80,14 @@ class SchemasTopic:
                 "configs": self._settings.topic_configs(compacted=True, retention_ms=None),
             }
         }
+        from kafka import errors
+
         milliseconds = int(self._settings.call_timeout * 1000)
         try:
-            with contextlib.suppress(admin_errors.TopicAlreadyExistsError):
+            with contextlib.suppress(errors.TopicAlreadyExistsError):
                 client.create_topics(wanted, timeout_ms=milliseconds, wait_for_metadata=True)
             client.wait_for_topics([self.name], timeout_ms=milliseconds)
-        except admin_errors.KafkaError as error:
+        except errors.KafkaError as error:
             raise unavailable(error, f"make {self.name}") from error
         finally:
             client.close()

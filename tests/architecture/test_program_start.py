@@ -72,3 +72,9 @@ def test_a_call_of_the_pool_loads_no_heavy_library(tmp_path: Path) -> None:
     call = ["grant", "--url", "http://127.0.0.1:1", "--token-file", str(token), "list"]
     heavy, _ = heavy_after("from exchange.cli import main; main()", *call, code=2)
     assert heavy == set()
+
+
+def test_a_pool_loads_what_administers_kafka_only_where_its_records_are_there() -> None:
+    heavy, _ = heavy_after("import exchange.server.listeners")
+    assert "sqlalchemy" in heavy
+    assert "kafka" not in heavy

@@ -11,14 +11,14 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException
-from kafka import errors as admin_errors
-from kafka.admin import KafkaAdminClient
-from kafka.net.compat import KafkaNetClient
 
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+
+if TYPE_CHECKING:  # a tenth of a second at each start of a pool, which may have its records elsewhere
+    from kafka.admin import KafkaAdminClient
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -176,13 +176,17 @@ def check_key_files(settings: KafkaSettings) -> None:
             )
 
 
-def admin(settings: KafkaSettings) -> KafkaAdminClient:
+def admin(settings: KafkaSettings) -> "KafkaAdminClient":
     """Connect kafka-python's administration client.
 
     Raises:
         UnavailableError: BROKER_UNAVAILABLE, when no broker answers.
         InvalidError: CONFIG_INVALID, when a PEM file cannot be read.
     """
+    from kafka import errors
+    from kafka.admin import KafkaAdminClient
+    from kafka.net.compat import KafkaNetClient
+
     check_key_files(settings)
     made: list[KafkaNetClient] = []
 
@@ -203,7 +207,7 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
             reconnect_backoff_max_ms=1_000,
             kafka_client=connect,
         )
-    except (admin_errors.KafkaError, OSError) as error:
+    except (errors.KafkaError, OSError) as error:
         # The constructor leaves its thread and its sockets behind when no broker answers.
         for each in made:
             each.close()
@@ -237,7 +241,9 @@ def unavailable(error: BaseException | None, doing: str = "answer") -> Unavailab
         return UnavailableError(
             Reason.DISK_FULL, "Kafka cannot write to its disk; nothing was stored", retry_after=10.0
         )
-    if code in _ACCESS_DENIED or isinstance(error, admin_errors.AuthorizationError):
+    from kafka.errors import AuthorizationError
+
+    if code in _ACCESS_DENIED or isinstance(error, AuthorizationError):
         return _access_denied(_name(error))
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE, f"Kafka did not {doing} in time ({_name(error)}); nothing visible", retry_after=1.0
