@@ -81,7 +81,7 @@ class Pool:
         )  # fmt: skip
         lines = done.stdout.splitlines()
         assert lines, done.stderr
-        found = [line for line in lines[:-1] if "to be signed; the last signature" not in line]
+        found = [line for line in lines[:-1] if "; the last signature" not in line]
         assert done.returncode == (1 if found else 0), done.stdout
         return found
 
