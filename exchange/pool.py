@@ -38,6 +38,7 @@ clock                     settle a jump of the clock       exchange/control/cloc
 rules                     calendars, rule profiles         exchange/control/rules.py
 violations                cases, decisions on them         exchange/control/violations/service.py
 violation_detector        finds cases in the log           exchange/control/violations/detection.py
+hub_rules                 who leads which field            exchange/control/hub/rules.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -76,6 +77,7 @@ from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
+from exchange.control.hub.rules import HubRulesService
 from exchange.control.oversight.coverage import CoverageService
 from exchange.control.oversight.figures import FigureService
 from exchange.control.oversight.lineage import LineageService
@@ -164,6 +166,7 @@ class Pool:
     figures: FigureService
     violations: ViolationService
     violation_detector: ViolationDetector
+    hub_rules: HubRulesService
     lineage: LineageService
     coverage: CoverageService
     erasures: ErasureService

@@ -29,6 +29,7 @@ from exchange.cli import accounts, audit, backup, broker, clock, control, erase,
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.corrections import tickets
 from exchange.cli.directory import departments, duties, zones
+from exchange.cli.hub import rules as hub_rules
 from exchange.cli.output import CommandGroup, fail
 from exchange.cli.oversight import violations
 from exchange.cli.report import figures as report_figures
@@ -69,6 +70,7 @@ erase.add_to(app)
 tickets.add_to(app)
 working_days.add_to(app)
 profiles.add_to(app)
+hub_rules.add_to(app)
 reports.add_to(app)
 report_figures.add_to_group()
 report_resources.add_to_group()

@@ -20,6 +20,7 @@ from exchange.corrections import postgres as corrections
 from exchange.deadlines import tables as deadlines
 from exchange.duties import postgres as duties
 from exchange.erasure import tables as erasure
+from exchange.hub.store import tables as hub
 from exchange.identity import postgres_proposals as identity
 from exchange.kpi import postgres as kpi
 from exchange.requests import postgres as requests
@@ -38,6 +39,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     deadlines.metadata,
     duties.metadata,
     erasure.metadata,
+    hub.metadata,
     identity.metadata,
     requests.metadata,
     kpi.metadata,

@@ -30,6 +30,7 @@ from exchange.server.assembly.background import open_background_work
 from exchange.server.assembly.catalogue import open_catalogue
 from exchange.server.assembly.corrections import open_corrections
 from exchange.server.assembly.dependencies import Dependencies
+from exchange.server.assembly.hub import open_hub_rules
 from exchange.server.assembly.oversight import open_oversight
 from exchange.server.assembly.participants import open_participants
 from exchange.server.assembly.process_keys import ProcessKeys
@@ -229,6 +230,7 @@ def _open_pool(core: Dependencies, roles: frozenset[Role]) -> Pool:
         violations=oversight.violations,
         violation_detector=oversight.violation_detector,
         clock=oversight.clock,
+        hub_rules=open_hub_rules(core),
         receipt_public_key=core.keys.receipts.public_key().public_bytes_raw() if Role.GATEWAY in roles else b"",
         now=utc_now,
     )

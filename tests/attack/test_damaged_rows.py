@@ -54,6 +54,9 @@ NO_LIST = {
     "registry_catalogue_version": "history of one entry",
     "registry_catalogue_record_version": "versions of one record",
     "registry_element_source": "sources of one element; a forged one is refused",
+    "hub_mark": "marks of one subject; a forged one is refused, tests/contract/test_hub_store.py",
+    "hub_resource": "numbers, read whole; a forged one is refused, tests/contract/test_hub_store.py",
+    "hub_rules": "versions of one library; a forged one is refused, tests/contract/test_hub_rules_store.py",
     "violation_case": "/violations; tests/e2e/test_violations.py and tests/contract/test_violation_store.py",
 }
 

@@ -30,7 +30,7 @@ _CLI = Path(output.__file__).parent
 # They read no text of a department: files of the log, the backup or the broker, numbers of versions, counts.
 _OFFLINE = {
     "init", "serve", "status", "alarms", "migrate", "renew-receipts-key", "demo", "keys export", "audit verify",
-    "audit check-proof", "audit bundle", "profile check",
+    "audit check-proof", "audit bundle", "profile check", "hub rules check",
     "audit report", "audit stream", "audit reindex", "user token", "backup create", "backup verify", "backup restore",
     "backup new-key", "broker check", "broker verify", "broker schemas", "broker apply", "broker renew-generations",
 }  # fmt: skip
@@ -72,7 +72,7 @@ def _document() -> dict[str, Any]:
         "purpose legal_basis case case_rule requested_by approved_by confirmed_by unmasked_reason disclosure_reason "
         "kind subject role staff_number proposed_by decided_by created_by department connector serial revoked_by "
         "revoked_because reason zh en parent case_form ceiling epoch over fingerprint token destroyed last_used "
-        "index proof leaf_hash cursor successor zone superior office_head office_deputy security_officer"
+        "library index proof leaf_hash cursor successor zone superior office_head office_deputy security_officer"
     )
     document: dict[str, Any] = dict.fromkeys(columns.split(), _EVIL)
     document |= {
@@ -181,6 +181,7 @@ def _arguments(command: Any, file: Path) -> list[str]:
         "to": "inner",
         "year": "2027",
         "days": "5",
+        "version": "1",
     }
     words: list[str] = []
     for one in command.params:
@@ -214,6 +215,7 @@ _PROFILES = Path(shipped.__file__).parent / "data"
 _FILES = {
     "catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n",
     "calendar import": "date,is_workday,notice\n2027-01-01,false,n\n",
+    "hub rules propose": '{"library": "population"}',
     "profile propose": (_PROFILES / "city-example.yaml").read_text(encoding="utf-8"),
 }
 
