@@ -29,6 +29,7 @@ __all__ = ["ArrangedYear", "Calendar", "Day", "FixedHoliday", "NamedDay"]
 _DAY: Final = timedelta(days=1)
 _DECEMBER: Final = 12
 _FRIDAY: Final = 5
+_MOST_COUNTED: Final = 10_000  # kept answers of a calendar
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Calendar:
         # In the order of the years, so that a later notice goes before an earlier one.
         self._named = {named.date: named for arranged in self._years.values() for named in arranged.days}
         self._fixed = {(one.month, one.day): one for one in fixed_holidays}
+        self._counted: dict[tuple[date, int], tuple[date, bool]] = {}
 
     @property
     def years(self) -> tuple[ArrangedYear, ...]:
@@ -170,6 +172,26 @@ class Calendar:
     def is_workday(self, day: date) -> bool:
         """Return whether a day is a working day, by a notice or by assumption."""
         return self.day(day).is_workday
+
+    def count_workdays(self, day: date, count: int) -> tuple[date, bool]:
+        """Return the last of so many working days after *day*, and whether each day up to it is confirmed.
+
+        The answers are kept, since a list computes hundreds of deadlines, of few days and few limits.
+        """
+        known = self._counted.get((day, count))
+        if known is not None:
+            return known
+        last, confirmed, left = day, True, count
+        for following in self.days_after(day):
+            confirmed &= following.confirmed
+            left -= following.is_workday
+            if left <= 0:
+                last = following.date
+                break
+        if len(self._counted) >= _MOST_COUNTED:
+            self._counted.clear()
+        self._counted[day, count] = last, confirmed
+        return last, confirmed
 
     def days_after(self, day: date) -> Iterator[Day]:
         """Iterate over the days after *day*, working days or not, to the last day that a date can hold."""

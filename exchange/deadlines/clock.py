@@ -112,12 +112,8 @@ class Due:
         """Return how near it is."""
         if now >= self.at:
             return DueState.OVERDUE
-        today, working = now.astimezone(SHANGHAI).date(), 0
-        for following in calendar.days_after(today):
-            if following.date > self.day or working > 1:
-                break
-            working += following.is_workday
-        return DueState.NORMAL if working > 1 else DueState.SOON
+        second, _ = calendar.count_workdays(now.astimezone(SHANGHAI).date(), 2)
+        return DueState.NORMAL if second <= self.day else DueState.SOON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,14 +259,8 @@ def _count_hours(clock: Clock, start: datetime, hours: int, calendar: Calendar) 
 
 def _count_working_days(clock: Clock, start: datetime, left: int, calendar: Calendar) -> Due:
     del clock
-    doubtful, day = False, start.astimezone(SHANGHAI).date()
-    for following in calendar.days_after(day):
-        doubtful |= not following.confirmed
-        left -= following.is_workday
-        if left <= 0:
-            day = following.date
-            break
-    return _end_of(day, provisional=doubtful)
+    day, confirmed = calendar.count_workdays(start.astimezone(SHANGHAI).date(), left)
+    return _end_of(day, provisional=not confirmed)
 
 
 def _count_days(clock: Clock, start: datetime, left: int, calendar: Calendar) -> Due:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from exchange.requests.model import Event, Mode, Office, RequestState, ShareRequest, Signature, Step
@@ -20,6 +21,12 @@ _TEXTS: Final = (
 _PLAIN: Final = ("version", "sensitive", "truthful", "renews", "extension", "overturned", "disputes")
 _MOMENTS: Final = ("use_until", "received_at", "noticed_at", "approved_at", "rectify_until")
 _LISTS: Final = ("fields", "missing", "overdue")
+_SAID: Final = ("late", "violation", "reason", "clause", "reference", "ground")
+# Looked up in a dictionary: a list reads the histories of hundreds of requests, and an enumeration's own call is slow.
+_EVENTS: Final = {one.value: one for one in Event}
+_STATES: Final = {one.value: one for one in RequestState}
+_MOST_PARSED: Final = 4_096  # parsed requests in the cache
+_LONGEST_PARSED: Final = 16_384  # characters of a text that is cached, so that the cache is bounded in bytes too
 
 
 def to_json(request: ShareRequest) -> dict[str, Json]:
@@ -72,11 +79,15 @@ def to_text(request: ShareRequest) -> str:
 
 
 def from_text(text: str) -> ShareRequest:
-    """Read the canonical text.
+    """Read the canonical text. Requests are frozen and the text is their identity, so that short ones are cached.
 
     Raises:
         InvalidError: REQUEST_INVALID, it is not of this form.
     """
+    return _cached(text) if len(text) <= _LONGEST_PARSED else _parsed(text)
+
+
+def _parsed(text: str) -> ShareRequest:
     try:
         value = json.loads(text)
         members: dict[str, Any] = {name: value[name] for name in (*_TEXTS, *_PLAIN)}
@@ -87,7 +98,7 @@ def from_text(text: str) -> ShareRequest:
             share_type=ShareType(value["share_type"]),
             level=Level[value["level"]],
             mode=None if value["mode"] is None else Mode(value["mode"]),
-            state=RequestState(value["state"]),
+            state=_STATES[value["state"]],
             pauses=_pauses(value["pauses"]),
             signatures=tuple(
                 Signature(Office(one["office"]), one["account"], datetime.fromisoformat(one["at"]))
@@ -101,22 +112,22 @@ def from_text(text: str) -> ShareRequest:
         ) from error
 
 
+_cached = lru_cache(maxsize=_MOST_PARSED)(_parsed)
+
+
 def _pauses(value: Sequence[Sequence[str]]) -> tuple[tuple[datetime, datetime], ...]:
     return tuple((datetime.fromisoformat(since), datetime.fromisoformat(until)) for since, until in value)
 
 
 def _step(value: Mapping[str, Any]) -> Step:
-    said = {
-        name: value[name] for name in ("late", "violation", "reason", "clause", "reference", "ground") if name in value
-    }
     return Step(
-        event=Event(value["event"]),
-        state=RequestState(value["state"]),
+        event=_EVENTS[value["event"]],
+        state=_STATES[value["state"]],
         by=value["by"],
         at=datetime.fromisoformat(value["at"]),
         article=value["article"],
         profile=value["profile"],
-        **said,
+        **{name: value[name] for name in _SAID if name in value},
     )
 
 

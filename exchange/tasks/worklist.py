@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exchange.tasks.model import Task, TaskKind, TaskSource, Viewer
+from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader
 from schemas.errors import InvalidError, Reason
 
@@ -57,11 +58,13 @@ def collect_tasks(
         if kind is not None and [*TaskKind].index(source.kind) < [*TaskKind].index(kind):
             continue
         cursor: str | None = place if source.kind is kind else ""
+        rows = limit
         while cursor is not None:
             if looked >= MOST_ROWS:
                 return TaskPage(tasks, f"{source.kind}/{cursor}")
-            portion = source.portion(reader, viewer, after=cursor, limit=limit)
+            portion = source.portion(reader, viewer, after=cursor, limit=min(rows, MOST_ROWS - looked))
             looked += portion.looked
+            rows = min(2 * rows, max(limit, MAX_PAGE))  # what is rare is found with fewer queries
             for behind, task in portion.tasks:
                 if not keep(task):
                     continue

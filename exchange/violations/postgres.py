@@ -7,7 +7,7 @@ log read again, which makes no case twice.
 
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.row_tags import RowTags, proven, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
+from schemas.errors import CorruptError
 
 __all__ = ["PostgresViolations", "metadata"]
 
@@ -117,6 +118,21 @@ class PostgresViolations(ViolationStore):
         statement = sa.select(_case).where(_case.c.grant_id == grant_id, _case.c.grant_id != "").order_by(_case.c.id)
         cases = [_read(self._tags.checked(_case, row)) for row in connection_of(reader).execute(statement)]
         return [one for one in cases if one.holds_grant]
+
+    @override
+    def held(self, reader: Reader, grants: Collection[str]) -> frozenset[str]:
+        if not grants:
+            return frozenset()
+        statement = sa.select(_case).where(_case.c.grant_id.in_(sorted(grants)), _case.c.grant_id != "")
+        found = set()
+        for row in connection_of(reader).execute(statement):
+            try:
+                holds = _read(self._tags.checked(_case, row)).holds_grant
+            except CorruptError:
+                holds = True
+            if holds:
+                found.add(str(row.grant_id))
+        return frozenset(found)
 
     @override
     def page(self, reader: Reader, query: CaseQuery) -> Sequence[ViolationCase | DamagedRow]:

@@ -1,6 +1,6 @@
 """Store of violation cases: the port, and its adapter in memory. The stores never begin or commit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +86,10 @@ class ViolationStore(Protocol):
         """
         ...
 
+    def held(self, reader: Reader, grants: Collection[str]) -> frozenset[str]:
+        """Return those of these grants that an order keeps suspended; a row that the pool did not write keeps its."""
+        ...
+
     def page(self, reader: Reader, query: CaseQuery) -> Sequence[ViolationCase | DamagedRow]:
         """Return cases, newest first; a row that the pool did not write is named."""
         ...
@@ -149,6 +153,10 @@ class MemoryViolations(ViolationStore):
         del reader
         found = (one for one in self._cases.values() if one.holds_grant and one.occurrence.grant == grant_id)
         return sorted(found, key=lambda one: one.id)
+
+    @override
+    def held(self, reader: Reader, grants: Collection[str]) -> frozenset[str]:
+        return frozenset(one for one in grants if self.holding(reader, one))
 
     @override
     def page(self, reader: Reader, query: CaseQuery) -> Sequence[ViolationCase | DamagedRow]:

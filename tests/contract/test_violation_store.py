@@ -179,6 +179,9 @@ def test_a_grant_is_held_by_the_cases_that_are_being_rectified(home: Home) -> No
     assert home.holding() == [rectifying]
     assert home.holding("other") == []
     assert home.holding("") == []
+    with home.db.read() as reader:
+        assert home.store.held(reader, [GRANT, "other", ""]) == {GRANT}
+        assert home.store.held(reader, ["other"]) == home.store.held(reader, []) == frozenset()
     case = home.get(rectifying)
     assert case is not None
     home.change(taken_over(case))
@@ -219,6 +222,7 @@ def test_a_row_that_the_pool_did_not_write_is_refused_and_named(engine: sa.Engin
         assert caught.value.reason is Reason.ROW_FORGED
     with home.db.read() as reader:
         whole, named = home.store.page(reader, CaseQuery(limit=9))
+        assert home.store.held(reader, [GRANT]) == {GRANT}, "whatever the row says now"
     assert isinstance(named, DamagedRow)
     assert isinstance(whole, ViolationCase)
 

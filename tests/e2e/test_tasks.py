@@ -11,6 +11,7 @@ import pytest
 from exchange.admin_client import AdminClient
 from exchange.identity.tokens import fingerprint_of, new_token
 from schemas import library
+from schemas.errors import PoolError, Reason
 from tests.kit.cases.catalogue import metadata
 from tests.kit.world.world import Office, World
 
@@ -110,6 +111,19 @@ def test_pages_of_one_are_the_whole_list(city: City) -> None:
     assert head.list("/tasks", {"limit": 1}) == head.list("/tasks")
     shown = [line.split("\t")[:2] for line in city.pool(city.provider, "sharing_office_head", "list").splitlines()]
     assert shown == [[one["kind"], one["id"]] for one in head.list("/tasks")]
+
+
+def test_one_task_is_shown_to_whom_it_waits_for_and_to_nobody_else(city: City) -> None:
+    head = city.provider.account("sharing_office_head")
+    for (kind, one), task in city.tasks(head).items():
+        assert head.get(f"/tasks/{kind}/{one}") == task
+    shown = city.pool(city.provider, "sharing_office_head", "show", "request", city.request, "--json")
+    assert json.loads(shown) == city.tasks(head)["request", city.request]
+    stranger = city.world.department("水务局").account("sharing_office_head")
+    for kind, one in (("request", city.request), ("catalogue", REVIEWED), ("violation", city.request)):
+        with pytest.raises(PoolError) as refused:
+            stranger.get(f"/tasks/{kind}/{one}")
+        assert refused.value.reason is Reason.NOT_FOUND
 
 
 def test_both_sides_are_told_what_changed_and_others_are_not(city: City) -> None:

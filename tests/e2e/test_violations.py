@@ -138,6 +138,9 @@ def test_an_order_suspends_the_grant_at_once_and_its_acceptance_resumes_it(city:
     )
     answers = {one["event"]: one for one in city.provider.get(f"/grants/{grant}/may")["events"]}
     assert answers["rectified"]["reason"] == "rectification_ordered"
+    for who in (city.provider, city.world.root):
+        waiting = {one["id"]: one["acts"] for one in who.list("/tasks") if one["kind"] == "request"}
+        assert waiting[grant] == ["terminate"], "to resume it is no task while the order holds it"
     assert refused(lambda: city.decide(case, "accept")) is Reason.TRANSITION_NOT_ALLOWED, "nothing was stated yet"
     stated = city.decide(case, "reply", city.head, reason="已修正程序的用途声明")
     assert stated["statement"]["ordered"]

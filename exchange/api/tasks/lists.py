@@ -12,7 +12,7 @@ from exchange.audit.search.entry_rows import iso_time
 from exchange.control.audit_queries import cursor_text, parse_cursor
 from exchange.control.tasks.changes import TaskChange
 from exchange.tasks.icalendar import MEDIA_TYPE
-from exchange.tasks.model import Task
+from exchange.tasks.model import Task, TaskKind
 from exchange.tasks.worklist import TaskPage
 from schemas.errors import InvalidError, Reason
 
@@ -63,6 +63,12 @@ def changes(
 def calendar(who: Caller) -> Response:
     """Return the due dates of the caller's tasks as iCalendar (RFC 5545); it names no person."""
     return Response(who.pool.tasks.calendar(who.actor, who.call), media_type=MEDIA_TYPE)
+
+
+@router.get("/tasks/{kind}/{task_id}")
+def one_task(who: Caller, kind: TaskKind, task_id: str) -> Document:
+    """Return one task of the caller: 404 where nothing of this kind and id waits for it."""
+    return _task(who.pool.tasks.one(who.actor, who.call, kind, task_id))
 
 
 def _page(request: Request, page: TaskPage) -> Response:

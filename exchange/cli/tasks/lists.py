@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from exchange.cli.control import JsonOption, client, connect
-from exchange.cli.output import CommandGroup, print_line, print_rows
+from exchange.cli.output import CommandGroup, print_fields, print_line, print_rows
+from exchange.tasks.model import TaskKind
 
 __all__ = ["add_to"]
 
@@ -32,6 +34,17 @@ def task_list(context: typer.Context, as_json: JsonOption = False) -> None:
 def task_overdue(context: typer.Context, as_json: JsonOption = False) -> None:
     """List what waits for you and should have been done by now."""
     print_rows(client(context).list("/tasks/overdue"), _COLUMNS, as_json=as_json, row=_shown)
+
+
+@task.command("show")
+def task_show(
+    context: typer.Context,
+    kind: Annotated[TaskKind, typer.Argument(help="as `pool task list` has it")],
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="of the thing that waits")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show one task: what it is about, what you may do next, since when it waits and until when."""
+    print_fields(client(context).get(f"/tasks/{kind}/{quote(task_id, safe='')}"), as_json=as_json)
 
 
 @task.command("changes")

@@ -4,7 +4,7 @@ A case names the grant under which the violation was. Where that was renewed, it
 an order suspends it, and it is held by the cases of the grants before it, so that a renewal is no way around an order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -16,7 +16,7 @@ from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState
 from schemas.errors import ConflictError, CorruptError, Reason
 
-__all__ = ["check_not_held", "check_not_referred", "holding_cases", "in_force"]
+__all__ = ["check_not_held", "check_not_referred", "held_grants", "holding_cases", "in_force"]
 
 _PASSED_ON: Final = frozenset({GrantState.COMPLETED, GrantState.EXPIRED})
 _HELD: Final = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
@@ -53,6 +53,26 @@ def holding_cases(
         CorruptError: ROW_FORGED, GRANT_FORGED.
     """
     return [case for one in _renewals(access, reader, grant_id) for case in violations.holding(reader, one)]
+
+
+def held_grants(
+    violations: ViolationStore, access: AccessStore, reader: Reader, grants: Collection[Grant]
+) -> frozenset[str]:
+    """Return the ids of the grants of a list that an order keeps suspended, with few queries.
+
+    One whose earlier grant is not one that the pool wrote is among them: nobody resumes it.
+    """
+    chains: dict[str, list[str]] = {}
+    unproven = set()
+    for grant in grants:
+        chains[grant.id] = [grant.id]
+        if grant.first and grant.renews:
+            try:
+                chains[grant.id] = [*_renewals(access, reader, grant.id)]
+            except CorruptError:
+                unproven.add(grant.id)
+    held = violations.held(reader, {one for chain in chains.values() for one in chain})
+    return frozenset(unproven | {grant for grant, chain in chains.items() if held.intersection(chain)})
 
 
 def check_not_held(violations: ViolationStore, access: AccessStore, reader: Reader, grant_id: str) -> None:

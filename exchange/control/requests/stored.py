@@ -136,7 +136,9 @@ def _following(request: ShareRequest, grant: Grant) -> ShareRequest:
 
     A signature counts that the grant names as well: an old row that is put back brings none again that was withdrawn.
     """
-    request = replace(request, consumer=grant.consumer, provider=grant.provider, resource=str(grant.topic))
+    parties = (grant.consumer, grant.provider, str(grant.topic))
+    if (request.consumer, request.provider, request.resource) != parties:
+        request = replace(request, consumer=grant.consumer, provider=grant.provider, resource=str(grant.topic))
     signed = tuple(one for one in request.signatures if one.account == _signer(grant, one.office))
     if signed != request.signatures:
         request = replace(request, signatures=signed)

@@ -5,16 +5,17 @@ Who may do an act is read from `exchange.access.decision.grant_rules`, and by wh
 suspend, to withdraw) is no task.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Final
 
 from typing_extensions import override
 
-from exchange.access.decision.grant_rules import GRANT_RULES, Event, GrantRule
+from exchange.access.decision.grant_rules import GRANT_RULES, Event, GrantRule, Party
 from exchange.access.grants.store import AccessStore, GrantQuery
 from exchange.authorization.attributes import AttributeProvider
+from exchange.control.grants.rectification import held_grants
 from exchange.control.requests.due_dates import due_of
 from exchange.control.requests.law import accounts_of, unsigned
 from exchange.control.requests.stored import StoredRequests
@@ -26,6 +27,7 @@ from exchange.requests.model import Event as RequestEvent
 from exchange.requests.model import Office, RequestState, ShareRequest
 from exchange.requests.rules import rules_from
 from exchange.tasks.model import Portion, Task, TaskDue, TaskKind, TaskSource, Urgency, Viewer
+from exchange.violations.store import ViolationStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from registry.directory.model import ShareType
@@ -35,6 +37,9 @@ from schemas.access import Grant, GrantState, Role
 __all__ = ["RequestTasks"]
 
 _S: Final = GrantState
+_C: Final = Party.CONSUMER
+_Due = Callable[[], TaskDue | None]
+"""Until when, computed where an act asks for it."""
 _AWAITED: Final[Mapping[GrantState, frozenset[Event]]] = MappingProxyType(
     {
         _S.SUBMITTED: frozenset(
@@ -57,12 +62,20 @@ class RequestTasks(TaskSource):
     Args:
         access: store of grants, whose state is that of their request.
         requests: of grants.
+        violations: cases whose order keeps a grant suspended.
         attributes: rules in force.
     """
 
-    def __init__(self, access: AccessStore, requests: StoredRequests, attributes: AttributeProvider) -> None:
+    def __init__(
+        self,
+        access: AccessStore,
+        requests: StoredRequests,
+        violations: ViolationStore,
+        attributes: AttributeProvider,
+    ) -> None:
         self._access = access
         self._requests = requests
+        self._violations = violations
         self._attributes = attributes
 
     @property
@@ -81,6 +94,10 @@ class RequestTasks(TaskSource):
         if not page:
             return Portion((), None, 0)
         grants = [one for one in page if not isinstance(one, DamagedRow)]  # lists of grants name what is damaged
+        mine = {one.id: own for one in grants if (own := _of_side(rules_of.get(one.state, ()), one, viewer))}
+        grants = [one for one in grants if one.id in mine]
+        suspended = [one for one in grants if one.state is GrantState.SUSPENDED]
+        held = held_grants(self._violations, self._access, reader, suspended)
         requests = self._requests.some(reader, grants)
         rules = self._attributes.rules(reader)
         signed = {name for one in grants for name in (one.requested_by, one.confirmed_by, one.approved_by) if name}
@@ -90,10 +107,11 @@ class RequestTasks(TaskSource):
         for grant in grants:
             request = requests.get(grant.id)
             if isinstance(request, ShareRequest):
-                due = _due(request, rules, viewer)
-                acts = _acts(rules_of.get(grant.state, ()), grant, request, viewer, persons, due)
+                due = cache(partial(_due, request, rules, viewer))
+                free = [one for one in mine[grant.id] if grant.id not in held or one.event is not Event.RECTIFIED]
+                acts = _acts(free, grant, request, viewer, persons, due)
                 if acts:
-                    tasks.append((grant.id, _task(grant, request, viewer, acts, due)))
+                    tasks.append((grant.id, _task(grant, request, viewer, acts, due())))
         last = page[-1] if len(page) == limit else None
         behind = None if last is None else last.cursor if isinstance(last, DamagedRow) else last.id
         return Portion(tasks, behind, len(page))
@@ -104,13 +122,19 @@ def _rules(state: GrantState, role: Role) -> tuple[GrantRule, ...]:
     return tuple(rule for event, rule in GRANT_RULES.items() if event in _AWAITED[state] and role in rule.roles)
 
 
+def _of_side(rows: Sequence[GrantRule], grant: Grant, viewer: Viewer) -> Sequence[GrantRule]:
+    """Return the rows of the viewer's side; the request of a grant without any is not read."""
+    own = viewer.actor.department
+    return [rule for rule in rows if not own or own == (grant.consumer if rule.party is _C else grant.provider)]
+
+
 def _acts(
     rows: Sequence[GrantRule],
     grant: Grant,
     request: ShareRequest,
     viewer: Viewer,
     persons: Mapping[str, str],
-    due: TaskDue | None,
+    due: _Due,
 ) -> tuple[str, ...]:
     return tuple(
         str(rule.event)
@@ -121,10 +145,9 @@ def _acts(
     )
 
 
-def _is_next(event: Event, request: ShareRequest, due: TaskDue | None) -> bool:  # noqa: PLR0911 - one return an event
+def _is_next(event: Event, request: ShareRequest, due: _Due) -> bool:  # noqa: PLR0911 - one return an event
     """Return whether an event of a state is waited for now, by anybody: what its guards read in the request."""
     missing = unsigned(request)
-    urgency = Urgency.NORMAL if due is None else due.urgency
     match event:
         case Event.CONFIRM | Event.COUNTERSIGN:
             return Office.SECURITY_OFFICER in missing
@@ -136,13 +159,18 @@ def _is_next(event: Event, request: ShareRequest, due: TaskDue | None) -> bool: 
             return request.noticed_at is None  # one complete list (decree 809, Art. 21)
         case Event.EXTEND:
             once = request.extension == 0 and request.share_type is not ShareType.UNCONDITIONAL
-            return once and urgency is Urgency.SOON
+            return once and _urgency(due) is Urgency.SOON
         case Event.DISPUTE:
-            return urgency is Urgency.OVERDUE and request.disputes < MOST_DISPUTES
+            return request.disputes < MOST_DISPUTES and _urgency(due) is Urgency.OVERDUE
         case Event.RECTIFIED:
-            return urgency is not Urgency.OVERDUE
+            return _urgency(due) is not Urgency.OVERDUE
         case _:
             return True
+
+
+def _urgency(due: _Due) -> Urgency:
+    until = due()
+    return Urgency.NORMAL if until is None else until.urgency
 
 
 def _is_another_person(event: Event, request: ShareRequest, viewer: Viewer, persons: Mapping[str, str]) -> bool:

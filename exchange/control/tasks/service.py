@@ -15,10 +15,11 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.tasks.changes import TaskChange, TaskChanges
 from exchange.tasks.icalendar import calendar_text
-from exchange.tasks.model import Task, TaskSource, Viewer
+from exchange.tasks.model import Task, TaskKind, TaskSource, Viewer
 from exchange.tasks.worklist import TaskPage, collect_tasks
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Allow
+from schemas.errors import InvalidError, Reason
 
 __all__ = ["MOST_EVENTS", "TaskService"]
 
@@ -32,11 +33,10 @@ class TaskService:
     Args:
         database: of the pool.
         enforcer: enforces and records.
-        attributes: standing of actors, their persons.
+        attributes: standing of actors, their persons, the time.
         sources: one a kind.
         changes: of the log.
         pool_id: names the calendar.
-        now: aware.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class TaskService:
         sources: Sequence[TaskSource],
         changes: TaskChanges,
         pool_id: str,
-        now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._enforcer = enforcer
@@ -56,7 +55,6 @@ class TaskService:
         self._sources = sources
         self._changes = changes
         self._pool_id = pool_id
-        self._now = now
 
     def waiting(self, actor: Actor, call: RequestContext, *, after: str = "", limit: int) -> TaskPage:
         """List what waits for an act of the actor, by kind.
@@ -70,6 +68,23 @@ class TaskService:
     def overdue(self, actor: Actor, call: RequestContext, *, after: str = "", limit: int) -> TaskPage:
         """List what waits for an act of the actor and should have been done by now; see `waiting`."""
         return self._collect(self._viewer(actor, call), after, limit, lambda task: task.overdue)
+
+    def one(self, actor: Actor, call: RequestContext, kind: TaskKind, task_id: str) -> Task:
+        """Return one task of the actor.
+
+        Raises:
+            RefusedError: the actor is not in standing.
+            InvalidError: NOT_FOUND, nothing of this kind and id waits for the actor.
+        """
+        viewer, after = self._viewer(actor, call), f"{kind}/"
+        while after:
+            page = self._collect(viewer, after, 1, lambda task: task.id == task_id, kind=kind)
+            if page.tasks:
+                return page.tasks[0]
+            after = page.next
+        raise InvalidError(
+            Reason.NOT_FOUND, "nothing of this kind and id waits for you; `pool task list` shows what does"
+        )
 
     def changes(
         self, actor: Actor, call: RequestContext, since: datetime, *, after: EntryPlace | None = None, limit: int
@@ -99,17 +114,22 @@ class TaskService:
                 break
         return calendar_text(tasks, pool_id=self._pool_id, now=viewer.now)
 
-    def _collect(self, viewer: Viewer, after: str, limit: int, keep: Callable[[Task], bool]) -> TaskPage:
+    def _collect(
+        self, viewer: Viewer, after: str, limit: int, keep: Callable[[Task], bool], kind: TaskKind | None = None
+    ) -> TaskPage:
+        sources = [one for one in self._sources if kind in {None, one.kind}]
         with self._database.read() as reader:
-            return collect_tasks(reader, viewer, self._sources, after=after, limit=limit, keep=keep)
+            return collect_tasks(reader, viewer, sources, after=after, limit=limit, keep=keep)
 
     def _viewer(self, actor: Actor, call: RequestContext) -> Viewer:
-        standing = self._attributes.standing(actor)
+        with self._database.read() as reader:
+            standing = self._attributes.standing_of(reader, actor)
+            now = self._attributes.now(reader)  # by which requests and grants are decided on too
         decide = partial(decide_control, actor, standing=standing)
         self._enforcer.admit(actor, Action.TASK_READ, "*", call, decide(Action.TASK_READ))
         return Viewer(
             actor=actor,
-            now=self._now(),
+            now=now,
             allows=lambda action, **about: isinstance(decide(action, **about), Allow),
             persons=self._attributes.persons_of,
         )

@@ -17,7 +17,6 @@ from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.server.assembly.dependencies import Dependencies
 from exchange.server.assembly.registry import own_resources
-from exchange.server.clock import utc_now
 from exchange.violations.postgres import PostgresViolations
 from registry.postgres.approvals import PostgresApprovals
 from registry.postgres.catalogue_records import PostgresRecords
@@ -47,7 +46,7 @@ def open_tasks(core: Dependencies) -> TaskService:
         enforcer=core.audit.enforcer,
         attributes=attributes,
         sources=(
-            RequestTasks(access, core.authorization.requests, attributes),
+            RequestTasks(access, core.authorization.requests, PostgresViolations(core.tags), attributes),
             CatalogueTasks(PostgresRecords(core.tags), attributes),
             TicketTasks(corrections, attributes),
             NoticeTasks(corrections),
@@ -61,5 +60,4 @@ def open_tasks(core: Dependencies) -> TaskService:
             core.audit.entries, partial(own_resources, core.storage.database, core.registry.catalogue), parties
         ),
         pool_id=core.config.pool_id,
-        now=utc_now,
     )
