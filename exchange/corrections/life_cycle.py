@@ -137,7 +137,8 @@ def _record_found(ticket: CorrectionTicket, act: Act, due_at: datetime) -> PoolE
         return None
     return ConflictError(
         Reason.CORRECTION_MISSING,
-        "got no record of operation `correct` of this record behind the doubted one; publish it first",
+        "got no record of operation `correct` of this record behind the doubted one in which the field has another "
+        "value; publish it first",
     )
 
 

@@ -142,6 +142,8 @@ def test_who_received_the_old_value_is_told_of_its_correction_and_nobody_else(to
     assert refused(lambda: head.post(f"/corrections/{ticket}/correction", {})) is Reason.CORRECTION_MISSING, "an upsert"
     town.publish("another", "西城", CORRECT)
     assert refused(lambda: head.post(f"/corrections/{ticket}/correction", {})) is Reason.CORRECTION_MISSING, "another's"
+    town.publish(doubt.permit, "东城", CORRECT)
+    assert refused(lambda: head.post(f"/corrections/{ticket}/correction", {})) is Reason.CORRECTION_MISSING, "the same"
     town.publish(doubt.permit, "西城", CORRECT)
     answered = head.post(f"/corrections/{ticket}/correction", {})
     assert answered["state"] == "corrected"

@@ -27,7 +27,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.control.corrections.claim_seal import Claim, ClaimSeal
 from exchange.control.corrections.clock import TicketDue, due_of
 from exchange.control.corrections.publications import Publications
-from exchange.control.corrections.records import CorrectionRecords, no_record
+from exchange.control.corrections.records import CorrectionRecords, Version, no_record
 from exchange.control.corrections.routing import CorrectionRouting
 from exchange.control.grants.reads import read_grant
 from exchange.corrections.life_cycle import Act, advance
@@ -285,7 +285,7 @@ class CorrectionService:
         resource = _resource(ticket, actor)
         correction, entry = None, ""
         if event is Event.CORRECT and ticket is not None and isinstance(decision, Allow):
-            correction = self._records.correction(ticket)  # before the transaction: reading may take seconds
+            correction = self._correction(ticket)  # before the transaction: reading may take seconds
             entry = "" if correction is None else self._publications.entry_of(ticket, correction)
         with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
             current = self._store.get(work, ticket_id)
@@ -350,6 +350,20 @@ class CorrectionService:
 
     def _due(self, work: UnitOfWork, ticket: CorrectionTicket) -> TicketDue:
         return due_of(ticket, self._attributes.rules(work), self._now())
+
+    def _correction(self, ticket: CorrectionTicket) -> Version | None:
+        """Return the record that corrects the doubted one; None where there is none, or the field's value is the same.
+
+        Of a doubted version that is erased, or of an earlier generation of the topic, nothing is left to compare with.
+        """
+        correction = self._records.correction(ticket)
+        if correction is None or correction.value is None:
+            return None
+        doubted = next(iter(self._records.versions(ticket)), None)
+        if doubted is None or doubted.value is None or doubted.place != ticket.place:
+            return correction
+        before, after = (_field_of(self._as_text(one), ticket.field) for one in (doubted.value, correction.value))
+        return None if before == after else correction
 
     def _record_text(self, ticket: CorrectionTicket) -> str:
         first = next((one for one in self._records.versions(ticket) if one.value is not None), None)
