@@ -8,7 +8,6 @@ import typer
 
 from exchange.cli.control import JsonOption, client, connect
 from exchange.cli.output import CommandGroup, print_fields, print_line, print_rows
-from exchange.tasks.model import TaskKind
 
 __all__ = ["add_to"]
 
@@ -39,12 +38,12 @@ def task_overdue(context: typer.Context, as_json: JsonOption = False) -> None:
 @task.command("show")
 def task_show(
     context: typer.Context,
-    kind: Annotated[TaskKind, typer.Argument(help="as `pool task list` has it")],
+    kind: Annotated[str, typer.Argument(help="as `pool task list` has it")],
     task_id: Annotated[str, typer.Argument(metavar="ID", help="of the thing that waits")],
     as_json: JsonOption = False,
 ) -> None:
     """Show one task: what it is about, what you may do next, since when it waits and until when."""
-    print_fields(client(context).get(f"/tasks/{kind}/{quote(task_id, safe='')}"), as_json=as_json)
+    print_fields(client(context).get(f"/tasks/{quote(kind, safe='')}/{quote(task_id, safe='')}"), as_json=as_json)
 
 
 @task.command("changes")
