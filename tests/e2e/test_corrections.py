@@ -3,7 +3,7 @@
 import base64
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -36,7 +36,7 @@ class Town:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.topic = Topic.parse("permits.v1")
+        self.topic = Topic.parse("corrected-permits.v1")
         self.provider = world.department("许可局")
         self.provider.offer(str(self.topic), SCHEMA, level="G2")
         self.source = self.provider.enrol("source")
@@ -89,9 +89,8 @@ class Consumer:
 
 
 @pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    with World.start() as world:
-        yield Town(world)
+def town(postgres_world: World) -> Town:
+    return Town(postgres_world)
 
 
 class Doubt:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests.kit.world.world import Office, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
-TOPIC = "residents.v1"
+TOPIC = "listed-residents.v1"
 DUTY = {"name": "养老待遇资格核验", "legal_basis": "社会保险法 第七十四条", "purposes": ["eligibility", "verification"]}
 
 
@@ -45,9 +44,8 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    with World.start() as world:
-        yield Town(world)
+def town(postgres_world: World) -> Town:
+    return Town(postgres_world)
 
 
 def body(**terms: Any) -> dict[str, Any]:

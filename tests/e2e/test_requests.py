@@ -1,7 +1,7 @@
 """Requests as people decide on them, over HTTP and with the commands: each event at least once."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.kit.world.world import Office, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
-TOPIC, FREE, CLOSED = "residents.v1", "weather.v1", "archives.v1"
+TOPIC, FREE, CLOSED = "asked-residents.v1", "asked-weather.v1", "asked-archives.v1"
 REFUSAL = {"reason": "与履职无关", "clause": "条例 第二十一条", "ground": "out_of_duty"}
 CERTIFICATE = {"number": "XH-2026-7", "date": "2026-09-01", "method": "覆写", "person": "保密办"}
 
@@ -62,9 +62,8 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    with World.start() as world:
-        yield Town(world)
+def town(postgres_world: World) -> Town:
+    return Town(postgres_world)
 
 
 def refused(act: Callable[[], object]) -> Reason:

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.kit.world.world import World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(300)]
 
-TOPIC = Topic.parse("residents.v1")
+TOPIC = Topic.parse("returned-residents.v1")
 FIELD = "household_division_code"
 PEOPLE = [person | {FIELD: ("330102", "330103")[at % 2]} for at, person in enumerate(persons(10))]
 ASKED = {"topic": str(TOPIC), "purpose": "eligibility", "case": "STANDING-1"}
@@ -46,9 +46,8 @@ class Area:
 
 
 @pytest.fixture(scope="module")
-def area() -> Iterator[Area]:
-    with World.start() as world:
-        yield Area(world)
+def area(postgres_world: World) -> Area:
+    return Area(postgres_world)
 
 
 def refused(act: Callable[[], object]) -> Reason:

@@ -1,7 +1,6 @@
 """What a provider reads before it decides: levels of the fields, and what was decided on like requests of others."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from tests.kit.world.world import Office, World, in_clear
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
-TOPIC = "residents.v1"
+TOPIC = "shown-residents.v1"
 REFUSAL = {"reason": "无此职责", "clause": "政务数据共享条例 第二十一条", "ground": "out_of_duty"}
 
 
@@ -38,9 +37,8 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    with World.start() as world:
-        yield Town(world)
+def town(postgres_world: World) -> Town:
+    return Town(postgres_world)
 
 
 def test_a_provider_reads_the_level_of_each_field(town: Town) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from exchange import cli
 from exchange.identity import failure_limiter
 from exchange.server import background
-from exchange.server.supervision import readiness
+from exchange.server.supervision import log_watch, readiness
 
 LONGEST_DELAY: Final = 2.0
 """Seconds for which a source that fails again and again has to wait, at most."""
@@ -31,6 +31,7 @@ def shorten() -> None:
         assert getattr(background, name) > seconds
         setattr(background, name, seconds)
     readiness._PROBE_PERIOD = 1.0
+    log_watch._START = 5.0
     failure_limiter.LONGEST = LONGEST_DELAY  # type: ignore[misc]
 
 

@@ -195,8 +195,8 @@ class World:
             extra: is added to its pool.toml.
             programs: of an earlier version, say.
             durable: make the pool by a `pool init` of its own, with a PostgreSQL that waits for the disk. Pools on
-                Kafka are made so always: with the keys of a copy, a pool would take the lanes that another has on the
-                same Kafka for its own.
+                Kafka are made by one too: with the keys of a copy, a pool would take the lanes that another has on
+                the same Kafka for its own.
             database: reference to the address of an external one, as `pool init --database` takes it.
             pool_id: of the pool.
             processes: that serve it: "one" or "several".
@@ -204,7 +204,8 @@ class World:
         self.folder = folder
         self._processes = processes
         self._pool_id = pool_id
-        self._durable = durable or "kafka" in extra
+        self._durable = durable
+        self._own_keys = durable or "kafka" in extra
         self._database = database
         self.programs = programs or Programs()
         self._resource_codes = count(900_001)
@@ -251,8 +252,10 @@ class World:
         command = ("init", "--pool-id", self._pool_id, "--data")
         if self._database is not None:
             self.programs.run("pool", *command, str(self.data), "--database", self._database)
-        elif self._durable or postgres.syncs() or not self.programs.current:
+        elif self._own_keys or postgres.syncs() or not self.programs.current:
             self.programs.run("pool", *command, str(self.data))
+            if not self._durable and not postgres.syncs() and self.programs.current:
+                postgres.without_fsync(self.data / "pg")
         else:
             pool_template.copy_pool(tuple(self.programs.command("pool", *command)), self.data)
         config = self.data / "pool.toml"
@@ -322,17 +325,17 @@ class World:
         return code
 
     def close(self) -> None:
-        """Stop the pool, and the embedded PostgreSQL where the pool was killed."""
+        """End the pool and its embedded PostgreSQL at once: what it has is thrown away. `stop` is the orderly end."""
         if self.process is not None:
-            self.stop()
-        kill_postmaster(self.data)
+            self.stop(signal.SIGKILL)
+        kill_postmaster(self.data, signal.SIGQUIT)
 
 
-def kill_postmaster(data: Path) -> None:
+def kill_postmaster(data: Path, number: int = signal.SIGINT) -> None:
     """Stop an embedded PostgreSQL that lost its owner."""
     try:
         pid = int((data / "pg" / "postmaster.pid").read_text().split("\n", 1)[0])
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return
     for _ in range(200):
