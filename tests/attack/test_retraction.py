@@ -16,6 +16,7 @@ from schemas.errors import PoolError, Reason
 from schemas.names import Topic
 from schemas.record import FRAME_SIZE
 from tests.e2e.conftest import kafka_section
+from tests.kit import share
 from tests.kit.patience import PATIENCE
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import Office, World
@@ -215,6 +216,7 @@ def run_sql(scene: Scene, statement: str) -> None:
         engine.dispose()
 
 
+@pytest.mark.counted
 def test_while_it_is_drawn_no_value_arrives_after_the_acknowledgement_of_its_void(scene: Scene) -> None:
     """Others draw all records again and again; each void is acknowledged, and from then on its value never comes."""
     consumers = [scene.consumer("核查局"), scene.consumer("统计局")]
@@ -239,7 +241,7 @@ def test_while_it_is_drawn_no_value_arrives_after_the_acknowledgement_of_its_voi
     for thread in threads:
         thread.start()
     try:
-        for number in range(20):
+        for number in range(share.count(20, 8)):
             scene.void(number)
             gone[f"p{number}"] = time.monotonic()
         enough = [count + 2 for count in drawn]

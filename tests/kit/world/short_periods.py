@@ -9,6 +9,7 @@ A period is no promise of the product: what a loop does, and how it ends, is the
 from typing import Final
 
 from exchange import cli
+from exchange.api.admission import grpc_calls
 from exchange.identity import failure_limiter
 from exchange.server import background
 from exchange.server.supervision import log_watch, readiness
@@ -32,6 +33,7 @@ def shorten() -> None:
         setattr(background, name, seconds)
     readiness._PROBE_PERIOD = 1.0
     log_watch._START = 5.0
+    grpc_calls._REFUSAL_SECONDS = grpc_calls._DELAY_SECONDS = 2.0
     failure_limiter.LONGEST = LONGEST_DELAY  # type: ignore[misc]
 
 
