@@ -19,6 +19,12 @@ again when it fires. Unarmed, a point costs one look-up in an empty dictionary.
     after_release_entry         the entry of a release is durable                           gateway
     before_release              the released bytes are about to leave                       gateway
     between_rows_and_position   position and rows of a sink, one of the two written         connector
+    hub_before_claims           keys and batch numbers are written                          hub
+    hub_before_golden           claims are written, the subjects folded                     hub
+    hub_before_conflicts        golden records are written                                  hub
+    hub_before_position         conflicts are written                                       hub
+    hub_before_commit           the position is moved, nothing is committed                 hub
+    hub_after_commit            the step is committed, the pool not told                    hub
 """
 
 import os
@@ -40,6 +46,12 @@ NAMES = frozenset(
         "after_release_entry",
         "before_release",
         "between_rows_and_position",
+        "hub_before_claims",
+        "hub_before_golden",
+        "hub_before_conflicts",
+        "hub_before_position",
+        "hub_before_commit",
+        "hub_after_commit",
     }
 )
 

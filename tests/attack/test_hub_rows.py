@@ -8,13 +8,17 @@ import sqlalchemy as sa
 
 from exchange.hub.fold.identity import Handle
 from exchange.hub.store.postgres import PostgresHub
+from exchange.hub.store.postgres_rules import PostgresRules
 from exchange.hub.store.sealing import Keyring, golden_context, open_claim, unseal
 from exchange.hub.store.tables import metadata
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import CorruptError, Reason
 from schemas.record import Operation
+from tests.kit.cases.hub_drawing import TOPICS, number
+from tests.kit.cases.hub_drawing import Hub as Drawn
 from tests.kit.cases.hub_rows import MONTH, ONE, TWO, Vault
 from tests.kit.row_tags import row_tags
+from tests.kit.twins.hub_pool import MemoryPool
 
 pytestmark = pytest.mark.postgres
 
@@ -151,3 +155,27 @@ def test_no_table_of_the_hub_holds_a_plain_value(hub: Hub) -> None:
                     bytes(one) if isinstance(one, bytes | memoryview) else str(one).encode() for one in row
                 )
                 assert not [part for part in plain if part in stored], table.name
+
+
+def test_a_row_of_links_that_somebody_adds_joins_nobody(engine: sa.Engine) -> None:
+    metadata.create_all(engine)
+    pool = MemoryPool()
+    for topic in TOPICS:
+        pool.add(topic)
+    drawn = Drawn.new(pool, store=PostgresHub(row_tags()), rules=PostgresRules(row_tags()), db=PostgresDatabase(engine))
+    citizen, stranger = drawn.handle(1), drawn.handle(1, "foreign_pr")
+    pool.publish(TOPICS[0], "a", {"id_type": "ric18", "id_number": number(1), "full_name": "one"})
+    pool.publish(TOPICS[0], "b", {"id_type": "foreign_pr", "id_number": f"P{1:014}", "full_name": "two"})
+    drawn.draw_all()
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO hub_link VALUES (:left, :right, :claim, 1)"),
+            {"left": min(citizen, stranger), "right": max(citizen, stranger), "claim": bytes(16)},
+        )
+    pool.publish(TOPICS[0], "a", {"id_type": "ric18", "id_number": number(1), "full_name": "one again"})
+    drawn.draw_all()
+    shown = {handle: row[1] for handle, row in drawn.golden(citizen, stranger).items()}
+    assert {handle: values and values["full_name"] for handle, values in shown.items()} == {
+        citizen: "one again",
+        stranger: "two",
+    }

@@ -21,6 +21,7 @@ A shorter rule, which compares the rank of r with the provenance of each field, 
 better resource win whose newer claim states nothing, and misses a conflict with a claim that fills no field.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -123,10 +124,9 @@ def overlay(
     """
     size = len(claims)
     resource = claims[0].position.resource if claims else 0
-    handles = [one.handle for one in claims]
-    twice = {one for one in handles if handles.count(one) > 1} if len(set(handles)) < size else set()
+    times = Counter(one.handle for one in claims)
     rows = [
-        None if claim.handle in twice or linked else _row(made, provenance, claim, valid)
+        None if times[claim.handle] > 1 or linked else _row(made, provenance, claim, valid)
         for claim, provenance, linked in zip(claims, golden.provenance, golden.linked, strict=True)
     ]
     decided = np.array([row is not None for row in rows], np.bool_)
@@ -250,7 +250,8 @@ def _pairs(before: pa.Array, stated: pa.Array) -> Iterator[tuple[Value, Value]]:
 
 def _merged(before: pa.Array, stated: pa.Array, wins: _Bools, stays: _Bools) -> pa.Array:
     kept = pc.if_else(pa.array(stays), before, pa.scalar(None, before.type))
-    return pc.if_else(pa.array(wins), stated, kept)
+    # A set's column has another type than what one claim states, which never wins.
+    return pc.if_else(pa.array(wins), stated, kept) if wins.any() else kept
 
 
 def _provenance(made: Plan, row: _Row, outcome: Sequence[tuple[bool, bool]]) -> tuple[Provenance, frozenset[Conflict]]:
