@@ -10,24 +10,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exchange.admin_client import AdminClient
 from exchange.client import Identity
 from exchange.demo.people import persons
 from exchange.records.reading.position_token import BEGINNING
 from schemas import library
 from schemas.errors import Reason, RefusedError
+from schemas.record import KeyOccurrence, Mark, Operation
 from tests.kit.patience import wait_for
 from tests.kit.world.earlier import EarlierPrograms
 from tests.kit.world.people import People
+from tests.kit.world.permits import Drawer, Permits
+from tests.kit.world.publisher import framed
 from tests.kit.world.world import Office, Programs, World, in_clear, kill_postmaster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.needs_package("git"), pytest.mark.timeout(600)]
 FIRST = "9a23e04"  # the last commit before tagged rows, accounts of persons and erasure
 BEFORE = "ba6074c"  # the last commit before bounds on load, backups and readiness
+UNRULED = "9d28842"  # the last commit before calendars, stored requests, corrections and succession
 TOPIC = "residents.v1"
 FIELDS = ("id_number", "full_name", "household_division_code")
 PEOPLE = list(persons(1_000))
@@ -229,12 +235,17 @@ def serve_old_connectors(line: Line, before: Programs, other: Identity) -> None:
     assert len(keys) == len(set(keys)) == len(line.inserted), "each row is in the pool once"
 
 
+def reach_again(world: World, *offices: Office) -> None:
+    """Let the accounts of departments find the pool where it listens now."""
+    for office in offices:
+        for role in ("sharing_office_head", "security_officer"):
+            token = office.account(role)._headers["authorization"].removeprefix("Bearer ")
+            office.accounts[role] = world.remote(token)
+
+
 def decide_old_requests(line: Line) -> None:
     """A request that was filed, and a grant that was suspended, before the law of requests had a table go on by it."""
-    for office in (line.labour, line.police):
-        for role in ("sharing_office_head", "security_officer"):  # the pool listens elsewhere now
-            token = office.account(role)._headers["authorization"].removeprefix("Bearer ")
-            office.accounts[role] = line.world.remote(token)
+    reach_again(line.world, line.labour, line.police)
     asker, head = (office.account("sharing_office_head") for office in (line.labour, line.police))
     seen = asker.get(f"/requests/{line.waiting}")
     assert (seen["state"], seen["clock"], seen["history"]) == ("submitted", "reply", [])
@@ -297,3 +308,126 @@ def test_a_pool_from_before_tagged_rows_goes_on(line: Line) -> None:
 
     serve_old_connectors(line, before, other)
     check_log(line, now, kept)
+
+
+class Ruled:
+    """A provider of permits and two departments that drew them, all of a pool from before the law of sharing."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.folder = world, world.folder
+        self.permits = Permits(world, "许可局", "permits.v1")
+        self.provider = self.permits.office
+        self.labour, self.civil = world.department("人社局"), world.department("民政局")
+        self.grants = {}
+        for office in (self.labour, self.civil):
+            grant = office.request(self.permits.topic, ["permit_no", "version", "district"])
+            self.provider.approve(grant)
+            self.grants[office.id] = grant
+        self.permits.publish({"doubted": 1})
+        self.target = self.folder / "target.db"
+        self.drawer = self._drawer(self.labour)
+        self.drawer.draw()
+        with world.client(self.civil.enrol("reader")) as client:
+            drawn = client.fetch(self.grants[self.civil.id], position=b"", purpose="eligibility", case="STANDING-1")
+        keys = drawn.keys()
+        [self.key] = [one.hex() for one in keys]
+        self.permits.publish({f"e{number}": 1 for number in range(9)})
+        self.drawer.draw()
+        self.waiting = self.civil.request(self.permits.topic, ["version"])
+        self.expected = {"doubted": 1, **{f"e{number}": 1 for number in range(9)}}
+        assert self.drawn() == self.expected
+
+    def _drawer(self, office: Office) -> Drawer:
+        into = {"kind": "sql", "url": f"sqlite:///{self.target}", "table": "permits", "create_table": True}
+        return Drawer(self.world, office, "sink", self.grants[office.id], into)
+
+    def drawn(self) -> dict[str, int]:
+        """Return the permits of the target with their versions; each is there once."""
+        with closing(sqlite3.connect(self.target)) as connection:
+            rows = connection.execute("SELECT permit_no, version FROM permits WHERE _deleted_at IS NULL").fetchall()
+        assert len(rows) == len(dict(rows))
+        return dict(rows)
+
+    def upgrade(self) -> None:
+        self.world.stop()
+        self.world.programs = now = Programs()
+        now.run("pool", "migrate", "--data", str(self.world.data))
+        self.world.serve()
+        reach_again(self.world, self.provider, self.labour, self.civil)
+
+    def head(self, office: Office) -> AdminClient:
+        return office.account("sharing_office_head")
+
+    def renew(self) -> None:
+        """A grant of before is renewed: its target goes on by itself, without a double."""
+        old, head = self.grants[self.labour.id], self.head(self.labour)
+        until = (datetime.now(UTC) + timedelta(days=60)).isoformat()
+        draft = {**head.get(f"/grants/{old}/renewal"), "legal_basis": "社会保险法 第七十四条", "expires": until}
+        renewal = str(head.post("/requests", draft)["id"])
+        assert self.provider.approve(renewal)["state"] == "active"
+        assert head.get(f"/grants/{old}")["state"] == "completed"
+        self.permits.publish({"e0": 2})
+        said = self.drawer.draw()
+        assert f"the grant {old} was renewed" in said
+        assert "1 records received: 1 written" in said
+        assert self.drawn() == {**self.expected, "e0": 2}
+        self.grants[self.labour.id] = renewal
+
+    def correct(self) -> None:
+        """A value of before is corrected: who received it before the upgrade is told, by the releases of then."""
+        body = {
+            "grant": self.grants[self.civil.id], "record_key": self.key, "field": "district", "claimed": "西城",
+            "claim_evidence": "纸质许可证",
+        }  # fmt: skip
+        ticket = self.head(self.civil).post("/corrections", body)["id"]
+        self.head(self.provider).post(f"/corrections/{ticket}/acceptance")
+        mark = bytes([int(Mark(Operation.CORRECT, KeyOccurrence.AGAIN))])
+        with self.world.client(self.permits.source) as pool:
+            topic = self.permits.lane.lane.topic
+            schema_id, text = pool.schema(topic)
+            row = {"permit_no": "doubted", "version": 1, "district": "西城", "note": None}
+            list(pool.publish(topic, [self.permits.lane.batch(framed(schema_id, text, [row]), marks=mark)]))
+        self.head(self.provider).post(f"/corrections/{ticket}/correction", {})
+        told = {"ticket": ticket}
+        wait_for(lambda: self.world.root.list("/correction-notices", told), "who received it is told")
+        notices = self.world.root.list("/correction-notices", told)
+        assert {one["consumer"] for one in notices} == {self.labour.id, self.civil.id}
+        assert "1 records received: 1 written" in self.drawer.draw()
+
+    def succeed(self) -> None:
+        """A department of before merges: its grants and its request go over, and its successor's target goes on."""
+        new = self.world.department("新人社局")
+        for former in (self.labour, self.civil):
+            merger = {"into": new.id, "reason": "机构改革方案"}
+            self.world.root.post(f"/departments/{former.id}/merger", merger)
+        moved = self.world.root.get(f"/grants/{self.grants[self.labour.id]}")
+        assert (moved["consumer"], moved["state"]) == (new.id, "active")
+        assert self.head(new).get(f"/requests/{self.waiting}")["consumer"] == new.id
+        assert self.provider.approve(self.waiting)["state"] == "active"
+        self.grants[new.id] = self.grants[self.labour.id]
+        self.permits.publish({"e1": 2})
+        assert "1 records received: 1 written" in self._drawer(new).draw()
+        assert self.drawn() == {**self.expected, "e0": 2, "e1": 2}
+
+
+def test_grants_of_before_the_law_of_sharing_are_renewed_corrected_and_inherited(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="pool-upgrade-"))
+    folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
+    world = World(folder, programs=EarlierPrograms(UNRULED, tmp_path / "before", two_persons=True))
+    try:
+        world.initialise()
+        world.serve()
+        ruled = Ruled(world)
+        ruled.upgrade()
+        for follow in (ruled.renew, ruled.correct, ruled.succeed):
+            follow()
+        world.stop()
+        data = world.data
+        verified = world.programs.run(
+            "pool", "audit", "verify", "--files", str(data / "log"), "--key", str(data / "log.pub"),
+        )  # fmt: skip
+        assert "nothing is wrong" in verified.stdout
+    finally:
+        world.close()
+        print((folder / "pool.log").read_text()[-4000:] if (folder / "pool.log").exists() else "")
+        shutil.rmtree(folder, ignore_errors=True)
