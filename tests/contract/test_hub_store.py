@@ -146,6 +146,9 @@ def test_a_key_is_stored_once_erased_once_and_never_comes_back(home: Home) -> No
         assert home.store.rewrap(work, [replace(first, kek=MONTH + 1)]) == 0, "a key that is gone is not wrapped again"
     with home.db.read() as reader:
         assert home.store.keys(reader, [ONE]) == {ONE: replace(first, wrapped=None, erased_at=77)}
+        assert home.store.subjects(reader, b"", 9) == [ONE, TWO]
+        assert home.store.subjects(reader, b"", 1) == [ONE]
+        assert home.store.subjects(reader, ONE, 9) == [TWO]
 
 
 def test_survivors_of_a_month_are_wrapped_under_the_next(home: Home) -> None:

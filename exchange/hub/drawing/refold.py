@@ -84,10 +84,12 @@ class Refold:
             families: handles that were ever linked with one another.
             claims: every claim of every one of them.
         """
-        own = _by_handle(claims)
+        own = _by_handle(claims, self.plan.resources)
         found = Refolded()
         for family in sorted(families, key=min):
             stated = [claim for handle in sorted(family) for claim in own.get(handle, ())]
+            if not stated:
+                continue  # known to another library alone
             joined = subject(stated, self.plan, self.valid)
             for handle in sorted(family):
                 head = joined.of(handle)
@@ -108,7 +110,7 @@ class Refold:
         """
         by_item: dict[bytes, list[Claim]] = {}
         for claim in claims:
-            if claim.item in items:
+            if claim.item in items and claim.position.resource in self.plan.resources:
                 by_item.setdefault(claim.item, []).append(claim)
         found = Refolded()
         for item, stated in sorted(by_item.items()):
@@ -164,8 +166,8 @@ class Refold:
         return value, prov, _NONE, pairs
 
 
-def _by_handle(claims: Iterable[Claim]) -> dict[Handle, list[Claim]]:
+def _by_handle(claims: Iterable[Claim], resources: Collection[int]) -> dict[Handle, list[Claim]]:
     own: dict[Handle, list[Claim]] = {}
-    for claim in claims:
+    for claim in (one for one in claims if one.position.resource in resources):
         own.setdefault(claim.handle, []).append(claim)
     return own

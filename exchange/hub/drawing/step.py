@@ -27,13 +27,14 @@ from exchange.hub.drawing.golden_codec import GoldenCodec, RecordCodec
 from exchange.hub.drawing.laying import Laying
 from exchange.hub.drawing.refold import SUBJECT_LIBRARIES, Refold, Refolded
 from exchange.hub.drawing.source import DrawnRecord, DrawnResource, HubSource, Release
+from exchange.hub.drawing.stored_claims import conflict_changes, open_claims
 from exchange.hub.fold.claim import Claim, Instant, Position, Value
 from exchange.hub.fold.fold import Plan, plan
 from exchange.hub.fold.identity import Handle, Link, bucket_of, handle_of
 from exchange.hub.store.keys import HubKeys
-from exchange.hub.store.model import ConflictRow, DrawPosition, GoldenFlag, LinkRow, SealedClaim
+from exchange.hub.store.model import DrawPosition, GoldenFlag, LinkRow, SealedClaim
 from exchange.hub.store.rules_store import RulesStore
-from exchange.hub.store.sealing import Keyring, new_key, open_claim, readable, seal_claim
+from exchange.hub.store.sealing import Keyring, new_key, seal_claim
 from exchange.hub.store.store import HubStore, position_moved
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas import failpoints
@@ -209,7 +210,8 @@ class Step:
             self._store.put_golden(work, refolded.golden)
             self._store.put_items(work, refolded.items)
             failpoints.reached("hub_before_conflicts")
-            self._store.put_conflicts(work, self._conflicts(work, refolded, applied))
+            changed = conflict_changes(self._store, work, self._resource.library, refolded, applied)
+            self._store.put_conflicts(work, changed)
             failpoints.reached("hub_before_position")
             after = DrawPosition(
                 grant=self._resource.grant,
@@ -296,11 +298,13 @@ class Step:
         families = frozenset(self._store.related(work, batch.touched).values())
         valid = self._now()
         if self._resource.library not in SUBJECT_LIBRARIES:
-            claims = self._open(self._store.claims(work, frozenset[Handle]().union(*families)), batch.ring)
+            claims = open_claims(
+                self._codec, self._store.claims(work, frozenset[Handle]().union(*families)), batch.ring
+            )
             return self._refold(made, batch, valid).about_items({one.item for one in batch.claims}, claims), 0
         laid = self._lay(work, made, batch, families, valid)
         left = [one for one in families if not one & laid.conflicts.keys()]
-        claims = self._open(self._store.claims(work, frozenset[Handle]().union(*left)), batch.ring)
+        claims = open_claims(self._codec, self._store.claims(work, frozenset[Handle]().union(*left)), batch.ring)
         decided = laid.subjects
         laid.add(self._refold(made, batch, valid).subjects(left, claims))
         return laid, decided
@@ -343,43 +347,6 @@ class Step:
             valid=valid,
         )
         return laying.lay([*tried.values()], stated, golden)
-
-    def _open(self, rows: Sequence[SealedClaim], ring: Keyring) -> list[Claim]:
-        """Return stored claims for the fold; those of erased subjects without links and values."""
-        links: list[tuple[Link, ...]] = []
-        framed: list[bytes] = []
-        for row in rows:
-            key = ring.of(row.handle)
-            stated, value = ((), b"") if key is None else open_claim(row, key)
-            links.append(stated)
-            framed.append(value)
-        values = self._codec.decode(framed)
-        return [readable(row, link, fields) for row, link, fields in zip(rows, links, values, strict=True)]
-
-    def _conflicts(self, work: UnitOfWork, refolded: Refolded, applied: Mapping[int, int]) -> list[ConflictRow]:
-        """Return conflicts that are opened and those that are closed, as a difference to what stands."""
-        library = self._resource.library
-        standing = {
-            (one.handle, one.field, one.winner, one.loser): one
-            for one in self._store.open_conflicts(work, refolded.conflicts)
-            if one.library == library
-        }
-        rows: list[ConflictRow] = []
-        found = set()
-        for handle, pairs in refolded.conflicts.items():
-            for pair in pairs:
-                found.add((handle, *pair))
-                if (handle, *pair) not in standing:
-                    rows.append(
-                        ConflictRow(
-                            handle=handle, library=library, field=pair.field, winner=pair.winner, loser=pair.loser,
-                            opened=applied[bucket_of(handle)],
-                        )
-                    )  # fmt: skip
-        closed = [
-            replace(one, closed=applied[bucket_of(one.handle)]) for key, one in standing.items() if key not in found
-        ]
-        return rows + closed
 
 
 def _advanced(vector: tuple[int, ...], release: Release) -> tuple[int, ...]:

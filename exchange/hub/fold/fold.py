@@ -64,6 +64,11 @@ class Plan:
     fields: tuple[FieldPlan, ...]
     links: frozenset[int]
 
+    @property
+    def resources(self) -> frozenset[int]:
+        """Every resource that the rules name; what others state about a subject is of another library."""
+        return self.links.union(*(field.ranks for field in self.fields))
+
 
 def plan(rules: Rules, numbers: Mapping[str, int]) -> Plan:
     """Return a plan of rules, with the numbers that resources have in positions.

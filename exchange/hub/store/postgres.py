@@ -153,6 +153,12 @@ class PostgresHub(HubStore):
         return _keys(reader, handles, "")
 
     @override
+    def subjects(self, reader: Reader, after: bytes, limit: int) -> Sequence[Handle]:
+        table = tables.key
+        statement = sa.select(table.c.handle).where(table.c.handle > after).order_by(table.c.handle).limit(limit)
+        return [Handle(bytes(one)) for one in connection_of(reader).execute(statement).scalars()]
+
+    @override
     def erase_key(self, work: UnitOfWork, handle: Handle, at: Instant) -> bool:
         table = tables.key
         there = (table.c.handle == handle) & table.c.wrapped.is_not(None)

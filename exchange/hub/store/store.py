@@ -94,6 +94,10 @@ class HubStore(Protocol):
         """Return the keys of subjects."""
         ...
 
+    def subjects(self, reader: Reader, after: bytes, limit: int) -> Sequence[Handle]:
+        """Return handles of subjects after one, erased ones too, in order; fewer than *limit* only at the end."""
+        ...
+
     def erase_key(self, work: UnitOfWork, handle: Handle, at: Instant) -> bool:
         """Destroy a subject's wrapped key, after the steps that use it; return whether it had one."""
         ...
@@ -283,6 +287,10 @@ class MemoryHub(HubStore):
     @override
     def keys(self, reader: Reader, handles: Collection[Handle]) -> Mapping[Handle, WrappedKey]:
         return {one: self._keys[one] for one in handles if one in self._keys}
+
+    @override
+    def subjects(self, reader: Reader, after: bytes, limit: int) -> Sequence[Handle]:
+        return [one for one in sorted(self._keys) if one > after][:limit]
 
     @override
     def erase_key(self, work: UnitOfWork, handle: Handle, at: Instant) -> bool:

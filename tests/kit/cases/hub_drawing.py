@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from exchange.hub.drawing.golden_codec import GoldenCodec, RecordCodec, golden_schema
+from exchange.hub.drawing.replay import Replay
 from exchange.hub.drawing.source import DrawnResource
 from exchange.hub.drawing.step import Step, StepResult
 from exchange.hub.drawing.subjects import IdentifierFields
@@ -93,6 +94,18 @@ class Hub:
             "keys": self.keys, "golden": self.codec(), "now": lambda: NOW, "month": lambda: MONTH,
         }  # fmt: skip
         return Step(**(parts | changes))
+
+    def replay(self) -> Replay:
+        return Replay(
+            library=self.library,
+            database=self.db,
+            store=self.store,
+            rules=self.rules,
+            keys=self.keys,
+            records=RecordCodec(self.pool.schema),
+            golden=self.codec(),
+            now=lambda: NOW,
+        )
 
     def draw_all(self, chance: random.Random | None = None) -> list[StepResult]:
         """Draw every resource to its end, in turn or in a random order."""
