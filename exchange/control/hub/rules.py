@@ -20,7 +20,6 @@ from exchange.authorization.request_context import RequestContext
 from exchange.hub.fold.identity import BUCKETS
 from exchange.hub.fold.rules import Rules, leads_that_differ, parse
 from exchange.hub.services.rule_changes import (
-    RulesState,
     RulesVersion,
     activated,
     agreed,
@@ -78,6 +77,7 @@ class HubRulesService:
         Raises:
             RefusedError: the actor may not.
             InvalidError: RULES_INVALID, with the place in the document; NO_LEAD.
+            ConflictError: TRANSITION_NOT_ALLOWED, too many versions wait already.
             CorruptError: ROW_FORGED, a row of this library's rules is not the pool's.
         """
         rules = parse(document)
@@ -85,11 +85,10 @@ class HubRulesService:
         with self._enforcer.act(actor, Action.HUB_RULES_PROPOSE, rules.library, call, decision) as (work, act):
             self._store.lock(work, rules.library)
             versions = self._store.versions(work, rules.library)
-            active = _active(versions)
+            active = self._store.active(work, rules.library)
             version = proposed(
                 rules,
-                active=active,
-                last=versions[-1].rules.version if versions else 0,
+                versions=versions,
                 departments=self._departments(work, None if active is None else active.rules, rules),
                 by=actor,
                 at=self._now(),
@@ -209,10 +208,6 @@ class HubRulesService:
                 )
             found.add(provider)
         return frozenset(found)
-
-
-def _active(versions: Sequence[RulesVersion]) -> RulesVersion | None:
-    return next((one for one in versions if one.state is RulesState.ACTIVE), None)
 
 
 def _note(act: AuditedAct, version: RulesVersion) -> None:

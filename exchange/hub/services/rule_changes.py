@@ -11,7 +11,7 @@ A version is about the rules that were active when it was proposed. Where others
 departments may be concerned: it is not activated, but proposed again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,7 @@ from schemas.access import Action, Actor, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
 __all__ = [
+    "MOST_OPEN",
     "RULE_CHANGES",
     "Agreement",
     "ChangeParty",
@@ -38,6 +39,8 @@ __all__ = [
     "signers",
 ]
 
+MOST_OPEN: Final = 20
+"""Versions of one library that wait for a signature or an activation, at most: nobody fills the database with them."""
 MOST_REASON: Final = 2_000
 """Characters of a reason."""
 
@@ -159,21 +162,28 @@ class RulesVersion:
 
 
 def proposed(
-    rules: Rules, *, active: RulesVersion | None, last: int, departments: frozenset[str], by: Actor, at: datetime
+    rules: Rules, *, versions: Sequence[RulesVersion], departments: frozenset[str], by: Actor, at: datetime
 ) -> RulesVersion:
     """Return a proposed version.
 
     Args:
         rules: what it says.
-        active: the version that is active.
-        last: number of the last version that there is, whatever became of it.
+        versions: every version that there is of this library, in order, whatever became of it.
         departments: those whose lead changes.
         by: who proposes.
         at: aware.
 
     Raises:
         InvalidError: NO_LEAD; RULES_INVALID, its version is not the next one.
+        ConflictError: TRANSITION_NOT_ALLOWED, too many wait already.
     """
+    last = versions[-1].rules.version if versions else 0
+    active = next((one for one in versions if one.state is RulesState.ACTIVE), None)
+    if sum(one.state in {RulesState.PROPOSED, RulesState.AGREED} for one in versions) >= MOST_OPEN:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            f"{MOST_OPEN} versions of these rules wait already; the data authority activates or rejects them first",
+        )
     if rules.version != last + 1:
         raise InvalidError(
             Reason.RULES_INVALID,

@@ -8,6 +8,7 @@ import pytest
 
 from exchange.hub.fold.rules import parse
 from exchange.hub.services.rule_changes import (
+    MOST_OPEN,
     RULE_CHANGES,
     ChangeParty,
     RulesEvent,
@@ -41,7 +42,8 @@ PERSONS = {one.id: f"staff-{one.id}" for one in (EDITOR, HEAD, OTHER_HEAD, OFFIC
 def a_version(
     *, departments: frozenset[str] = frozenset({POLICE, CIVIL}), number: int = 1, **changes: Any
 ) -> RulesVersion:
-    made = proposed(parse(document(number)), active=None, last=number - 1, departments=departments, by=EDITOR, at=AT)
+    before = () if number == 1 else (replace(a_version(), rules=parse(document(number - 1)), state=S.REJECTED),)
+    made = proposed(parse(document(number)), versions=before, departments=departments, by=EDITOR, at=AT)
     return replace(made, **changes)
 
 
@@ -119,17 +121,27 @@ def test_rules_are_activated_over_those_that_they_were_proposed_about() -> None:
 def test_the_number_of_a_version_is_the_next_one() -> None:
     for last in (1, 5):
         with refused(Reason.RULES_INVALID):
-            proposed(parse(document(1)), active=None, last=last, departments=frozenset(), by=EDITOR, at=AT)
-    second = proposed(parse(document(2)), active=active(1), last=1, departments=frozenset(), by=EDITOR, at=AT)
+            proposed(parse(document(1)), versions=[active(last)], departments=frozenset(), by=EDITOR, at=AT)
+    second = proposed(parse(document(2)), versions=[active(1)], departments=frozenset(), by=EDITOR, at=AT)
     assert (second.based_on, second.state) == (1, S.AGREED)
 
 
 def test_rules_that_leave_a_field_without_lead_are_neither_proposed_nor_activated() -> None:
     bare = parse(document(full_name={"rule": "lead"}))
     with refused(Reason.NO_LEAD):
-        proposed(bare, active=None, last=0, departments=frozenset(), by=EDITOR, at=AT)
+        proposed(bare, versions=[], departments=frozenset(), by=EDITOR, at=AT)
     with refused(Reason.NO_LEAD):
         do(E.ACTIVATE, a_version(state=S.AGREED, rules=bare))
+
+
+def test_so_many_versions_wait_and_no_more() -> None:
+    waiting = [a_version(number=number) for number in range(1, MOST_OPEN + 1)]
+    waiting[3] = replace(waiting[3], state=S.AGREED)
+    following = parse(document(MOST_OPEN + 1))
+    with refused(Reason.TRANSITION_NOT_ALLOWED):
+        proposed(following, versions=waiting, departments=frozenset(), by=EDITOR, at=AT)
+    waiting[3] = replace(waiting[3], state=S.REJECTED)
+    assert proposed(following, versions=waiting, departments=frozenset(), by=EDITOR, at=AT).state is S.AGREED
 
 
 def test_a_rejection_says_why() -> None:
