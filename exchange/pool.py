@@ -36,6 +36,7 @@ audit_keys                keys of the trace, by month      exchange/control/audi
 restores                  settlement of a restore          exchange/control/restores.py
 clock                     settle a jump of the clock       exchange/control/clock.py
 rules                     calendars, rule profiles         exchange/control/rules.py
+predicates                registered predicates            exchange/control/hub/predicates.py
 violations                cases, decisions on them         exchange/control/violations/service.py
 violation_detector        finds cases in the log           exchange/control/violations/detection.py
 hub_rules                 who leads which field            exchange/control/hub/rules.py
@@ -77,6 +78,7 @@ from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
+from exchange.control.hub.predicates import PredicateService
 from exchange.control.hub.rules import HubRulesService
 from exchange.control.oversight.coverage import CoverageService
 from exchange.control.oversight.figures import FigureService
@@ -163,6 +165,7 @@ class Pool:
     restores: Restores
     clock: ClockService
     rules: RuleService
+    predicates: PredicateService
     figures: FigureService
     violations: ViolationService
     violation_detector: ViolationDetector

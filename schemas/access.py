@@ -231,6 +231,10 @@ class Action(StrEnum):
     HUB_RULES_ACTIVATE = "hub:rules:activate"
     HUB_RULES_REPLAY = "hub:rules:replay"
     HUB_RULES_BACK_OUT = "hub:rules:back_out"
+    HUB_PREDICATE_READ = "hub:predicate:read"
+    HUB_PREDICATE_PROPOSE = "hub:predicate:propose"
+    HUB_PREDICATE_CONFIRM = "hub:predicate:confirm"
+    HUB_PREDICATE_REJECT = "hub:predicate:reject"
     HUB_CONSENT_GIVE = "hub:consent:give"
     HUB_CONSENT_WITHDRAW = "hub:consent:withdraw"
 

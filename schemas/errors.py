@@ -174,6 +174,7 @@ class Reason(StrEnum):
     CORRECTION_MISSING = "correction_missing"
     # the hub: look-ups and verifications
     GRANT_MODE = "grant_mode"
+    PREDICATE_UNKNOWN = "predicate_unknown"
     # the hub: identifiers, rules and golden records
     IDENTIFIER_INVALID = "identifier_invalid"
     NO_LEAD = "no_lead"

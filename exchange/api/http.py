@@ -38,6 +38,7 @@ from exchange.api.catalogue import elements, export, search
 from exchange.api.catalogue import entries as catalogue_routes
 from exchange.api.corrections import routes as corrections
 from exchange.api.directory import departments, duties, zones
+from exchange.api.hub import predicates
 from exchange.api.hub import rules as hub_rules
 from exchange.api.oversight import reports, resources, violations
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
@@ -179,6 +180,7 @@ ROUTERS: Final = (
     records.router,
     rules.router,
     hub_rules.router,
+    predicates.router,
     reports.router,
     resources.router,
     tasks.router,

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import exc as sa_exc
 
 from exchange.access.grants import postgres as access
+from exchange.access.predicates import postgres as predicates
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
 from exchange.corrections import postgres as corrections
@@ -43,6 +44,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     identity.metadata,
     requests.metadata,
     kpi.metadata,
+    predicates.metadata,
     registry.metadata,
     violations.metadata,
 )

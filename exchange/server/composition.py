@@ -227,6 +227,7 @@ def _open_pool(core: Dependencies, roles: frozenset[Role]) -> Pool:
         lineage=oversight.lineage,
         coverage=oversight.coverage,
         rules=oversight.rules,
+        predicates=sharing.predicates,
         violations=oversight.violations,
         violation_detector=oversight.violation_detector,
         clock=oversight.clock,

@@ -24,6 +24,7 @@ TOPIC, OTHER = "residents.v1", "movers.v1"
 LISTS = {
     "deadline_rule_change": ("/rule-changes", "id", "id", "content = replace(content, 'false', 'true')"),
     "access_grant": ("/grants", "id", "id", "text = replace(text, 'STANDING-1', 'STANDING-2')"),
+    "access_predicate": ("/hub/predicates", "id", "id", "expression = replace(expression, '80', '79')"),
     "access_purpose": ("/purposes", "id", "id", "zh = '随意'"),
     "duty_item": ("/duties", "id", "department || ':' || code", "purposes = '[]'"),
     "erasure_request": ("/erasures", "id", "id", "reason = 'x'"),
@@ -91,6 +92,10 @@ class Pool:
         for code in ("PS-1", "PS-2"):
             duty = {"name": "户籍管理", "legal_basis": "户口登记条例 第三条", "purposes": ["eligibility"]}
             world.root.post("/duties", {"department": self.provider.id, "code": code, **duty})
+        for name in ("alive-80", "aged-80"):
+            expression = {"op": "range", "field": "age", "low": 80, "high": None}
+            said = {"name": name, "library": "population", "expression": expression, "answers": "年满八十周岁"}
+            world.root.post("/hub/predicates", said)
         self.engine = sa.create_engine((world.data / "database-url").read_text().strip())
 
     def do(self, statement: str, **values: object) -> None:

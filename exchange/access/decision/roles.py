@@ -283,6 +283,11 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.HUB_RULES_ACTIVATE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.HUB_RULES_REPLAY: {_R.OPERATOR: Scope.ANY},
         _A.HUB_RULES_BACK_OUT: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        # Two persons: what may be asked about a person is theirs to say. Who proposed it may withdraw it.
+        _A.HUB_PREDICATE_READ: _EVERYONE,
+        _A.HUB_PREDICATE_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.HUB_PREDICATE_CONFIRM: {_R.DATA_AUTHORITY: Scope.ANY},
+        _A.HUB_PREDICATE_REJECT: {_R.DATA_AUTHORITY: Scope.ANY},
         # A golden record is nobody's own: the lead department of each field consents (decree 809, Art. 25).
         _A.HUB_CONSENT_GIVE: {_R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.HUB_CONSENT_WITHDRAW: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.SECURITY_OFFICER: Scope.OWN},
@@ -335,6 +340,7 @@ _READS = frozenset(
         _A.CORRECTION_READ,
         _A.TASK_READ,
         _A.HUB_RULES_READ,
+        _A.HUB_PREDICATE_READ,
     }
 )
 _OF_CORRECTIONS = frozenset(
@@ -412,6 +418,9 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.HUB_RULES_PROPOSE,
             _A.HUB_RULES_AGREE,
             _A.HUB_RULES_ACTIVATE,
+            _A.HUB_PREDICATE_PROPOSE,
+            _A.HUB_PREDICATE_CONFIRM,
+            _A.HUB_PREDICATE_REJECT,
             _A.HUB_CONSENT_GIVE,
             _A.HUB_CONSENT_WITHDRAW,
             _A.HUB_ERASE,
@@ -448,6 +457,9 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.HUB_RULES_PROPOSE,
     _A.HUB_RULES_AGREE,
     _A.HUB_RULES_ACTIVATE,
+    _A.HUB_PREDICATE_PROPOSE,
+    _A.HUB_PREDICATE_CONFIRM,
+    _A.HUB_PREDICATE_REJECT,
     _A.HUB_CONSENT_GIVE,
     _A.HUB_CONSENT_WITHDRAW,
     _A.HUB_ERASE,

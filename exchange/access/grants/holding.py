@@ -6,8 +6,8 @@ masks were in one grant with those of every other grant that the department hold
 of its schema:
 
     level       highest level of any field, of any filter too; the grant's ceiling must reach it
-    sensitive   anything in it is shown beyond the schema's masks, delivered into another zone, or delivered with its
-                place: a second person of the provider must have confirmed
+    sensitive   anything in it is shown beyond the schema's masks, delivered into another zone or with its place, or
+                several predicates are answered: a second person of the provider must have confirmed
     adds        what the grant adds to the others; nothing, perhaps, and then it is not needed
 
 A grant holds from its approval until it ends, while it is suspended too. What ended grants have delivered may still be
@@ -121,9 +121,11 @@ class Holding:
 
     @property
     def sensitive(self) -> bool:
-        """Whether anything in it is shown beyond the schema's masks, delivered into another zone, or with places."""
+        """Whether a second person must confirm it; see the module."""
         apart = any(part.grant.source_zone or part.grant.places for part in self.parts)
-        return bool(self.unmasked or self.disclosed or apart)
+        # Two predicates may bracket a value, in one grant or in two; which fields they share is not asked here.
+        several = len({predicate for part in self.parts for predicate in part.grant.predicates}) > 1
+        return bool(self.unmasked or self.disclosed or apart or several)
 
     @property
     def adds(self) -> tuple[str, ...]:
@@ -232,8 +234,9 @@ def _unconfirmed(holding: Holding) -> RefusedError:
     others = f" together with {_listed(holding.together_with)}" if holding.others else ""
     return RefusedError(
         Reason.CONFIRMATION_MISSING,  # also where an officer has signed, and the consumer holds more since then
-        f"the grant{others} shows more than the schema's masks, delivers into another zone, or tells places; a "
-        "security officer of the providing department must confirm it first (`pool grant confirm`)",
+        f"the grant{others} shows more than the schema's masks, delivers into another zone, tells places or "
+        "answers several predicates; a security officer of the providing department must confirm it first (`pool "
+        "grant confirm`)",
     )
 
 

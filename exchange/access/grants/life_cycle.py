@@ -181,9 +181,10 @@ def _written_out(draft: Grant, masks: SchemaMasks) -> Grant:
             "filter by another field",
             details={"fields": ",".join(unnamed or sorted(named))},
         )
-    if draft.disclosure_reason and not named and not draft.places:
+    if draft.disclosure_reason and not named and not draft.places and len(draft.predicates) < 2:
         raise InvalidError(
-            Reason.REQUEST_INVALID, "got a disclosure_reason, and neither filter_discloses nor places to disclose"
+            Reason.REQUEST_INVALID,
+            "got a disclosure_reason and nothing to disclose: no filter_discloses, no places, no two predicates",
         )
     return replace(draft, unmasked=found.unmasked, filter_discloses=tuple(sorted(named)))
 

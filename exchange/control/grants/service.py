@@ -25,6 +25,7 @@ from exchange.access.grants.life_cycle import (
 )
 from exchange.access.grants.store import AccessStore
 from exchange.access.grants.succession import MOVED
+from exchange.access.predicates.store import MemoryPredicates, PredicateStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -85,6 +86,7 @@ class GrantService:
         window: float,
         unmasked_for: timedelta = timedelta(days=30),
         quotas: Quotas | None = None,
+        predicates: PredicateStore | None = None,
         clock: Callable[[], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -105,6 +107,7 @@ class GrantService:
             law=self.law,
             duties=duties,
             quotas=quotas or Quotas(),
+            predicates=predicates or MemoryPredicates(),
             clock=clock,
         )
         self._approval = GrantApproval(

@@ -15,6 +15,8 @@ from exchange.access.grants.holding import check_ceiling
 from exchange.access.grants.life_cycle import RequestTerms, resubmit, submit
 from exchange.access.grants.renewal import check_renewal
 from exchange.access.grants.store import AccessStore
+from exchange.access.predicates.model import shared_fields
+from exchange.access.predicates.store import PredicateStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -108,6 +110,7 @@ class Submission:
         law: of requests.
         duties: the duty lists.
         quotas: of departments.
+        predicates: that were registered.
         clock: microseconds UTC; gives a request its id.
     """
 
@@ -123,6 +126,7 @@ class Submission:
         law: RequestLaw,
         duties: DutyStore,
         quotas: Quotas,
+        predicates: PredicateStore,
         clock: Callable[[], int],
     ) -> None:
         self._pool_id = pool_id
@@ -134,6 +138,7 @@ class Submission:
         self._law = law
         self._duties = duties
         self._quotas = quotas
+        self._predicates = predicates
         self._clock = clock
         self._review = GrantReview(access, views, attributes, duties)
 
@@ -283,6 +288,7 @@ class Submission:
                 Reason.FIELD_UNKNOWN,
                 f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
             )
+        self._check_predicates(work, draft)
         if draft.renews:
             check_renewal(draft, self._access.get(work, draft.renews), self._attributes.now(work))
         return RequestTerms(
@@ -291,6 +297,33 @@ class Submission:
             masks=self._views.masks(work, draft.topic),
             check_view=partial(self._views.check, work),
         )
+
+    def _check_predicates(self, work: UnitOfWork, draft: Grant) -> None:
+        """Check that the predicates that a request names are registered, and tell of its own fields alone."""
+        found = self._predicates.confirmed(work, draft.predicates)
+        unknown = [one[:80] for one in draft.predicates if one not in found]
+        if unknown:
+            raise InvalidError(
+                Reason.PREDICATE_UNKNOWN,
+                f"got the predicate {', '.join(unknown[:10])}, which is not registered; expected confirmed ones, as "
+                "`pool hub predicates list` shows them",
+            )
+        for one in found.values():
+            beyond = sorted(one.fields - set(draft.fields))
+            if beyond:
+                raise InvalidError(
+                    Reason.PREDICATE_UNKNOWN,
+                    f"got the predicate {one.reference}, which tells of {', '.join(beyond)}; expected each of its "
+                    "fields among the requested ones, which are graded and consented to",
+                )
+        shared = sorted(shared_fields(tuple(found.values())))
+        if shared and not draft.disclosure_reason.strip():
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got predicates that tell of one field together: {', '.join(shared)}; expected a disclosure_reason: "
+                "two of them bracket its value",
+                details={"fields": ",".join(shared)},
+            )
 
     def _check_delivery(self, work: UnitOfWork, grant: Grant) -> None:
         check_plaintext(self._attributes, work, grant)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from exchange.access.predicates.postgres import PostgresPredicates
 from exchange.control.duties.service import DutyService
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
@@ -11,8 +12,10 @@ from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
+from exchange.control.hub.predicates import PredicateService
 from exchange.server.assembly.dependencies import Dependencies
 from exchange.server.assembly.records import Records
+from exchange.server.assembly.registry import new_id
 from exchange.server.clock import microseconds, utc_now
 
 __all__ = ["Sharing", "open_sharing"]
@@ -30,10 +33,12 @@ class Sharing:
     request_reads: RequestReads
     request_clocks: RequestClocks
     duties: DutyService
+    predicates: PredicateService
 
 
 def open_sharing(core: Dependencies, records: Records) -> Sharing:
     """Connect the services of requests, grants and duty lists."""
+    predicates = PostgresPredicates(core.tags)
     grants = GrantService(
         pool_id=core.config.pool_id,
         database=core.storage.database,
@@ -47,6 +52,7 @@ def open_sharing(core: Dependencies, records: Records) -> Sharing:
         window=core.window,
         unmasked_for=timedelta(days=core.config.grants.unmasked_days),
         quotas=core.config.quotas,
+        predicates=predicates,
         clock=microseconds,
     )
     grant_reads = GrantReads(
@@ -103,5 +109,13 @@ def open_sharing(core: Dependencies, records: Records) -> Sharing:
             departments=core.registry.departments,
             access=core.authorization.access,
             now=utc_now,
+        ),
+        predicates=PredicateService(
+            database=core.storage.database,
+            enforcer=core.audit.enforcer,
+            attributes=core.authorization.attributes,
+            store=predicates,
+            now=utc_now,
+            new_id=new_id,
         ),
     )

@@ -51,6 +51,7 @@ NAMES_NONE: Final = frozenset(
     {
         "access_delivered",
         "access_position",
+        "access_predicate",
         "access_purpose",
         "access_quota",
         "audit_checkpoint",
