@@ -125,6 +125,10 @@ def _document() -> dict[str, Any]:
         "faults": [{"element": _EVIL, "code": _EVIL, "clause": _EVIL, "en": _EVIL, "zh": _EVIL}],
     }  # fmt: skip
     document |= {
+        "predicate": _EVIL, "answers": _EVIL, "replaces": [_EVIL],
+        "expression": {"op": "eq", "field": _EVIL, "value": _EVIL},
+    }  # fmt: skip
+    document |= {
         "scenario": _EVIL, "mode": _EVIL, "clock": _EVIL, "waits_for": [_EVIL], "missing": [_EVIL],
         "refusal": {"reason": _EVIL, "clause": _EVIL, "ground": _EVIL, "ground_en": _EVIL, "ground_zh": _EVIL},
     }  # fmt: skip
@@ -215,6 +219,7 @@ _PROFILES = Path(shipped.__file__).parent / "data"
 _FILES = {
     "catalogue inventory": f"{','.join(COLUMNS)}\n{','.join(['x'] * len(COLUMNS))}\n",
     "calendar import": "date,is_workday,notice\n2027-01-01,false,n\n",
+    "hub predicates add": '{"op": "exists", "field": "x"}',
     "hub rules propose": '{"library": "population"}',
     "profile propose": (_PROFILES / "city-example.yaml").read_text(encoding="utf-8"),
 }
