@@ -31,6 +31,8 @@ from tests.kit.twins.hub_pool import MemoryPool
 RUNS = share.count(2_000, 40)
 KILLED = share.count(1_000, 60)
 PERSONS = 3
+WITHOUT_SETS = {"titles": {"rule": "newest", "order": ["population.v1", "marriages.v1", "insured.v2"]}}
+"""Rules under which a batch can be laid over more records: of a set nothing is decided without its claims."""
 POINTS = tuple(sorted(name for name in failpoints.NAMES if name.startswith("hub_")))
 
 pytestmark = pytest.mark.counted
@@ -72,7 +74,7 @@ def naive(pool: MemoryPool, hub: Hub) -> tuple[dict[int, dict[str, Any]], set[An
     found, conflicts = {}, set()
     for person, own in records.items():
         if own:
-            found[person], contradictions = naive_golden(document(), own, NOW)
+            found[person], contradictions = naive_golden(document(**hub.fields), own, NOW)
             conflicts |= {(hub.handle(person), *one) for one in contradictions}
     return found, conflicts
 
@@ -112,14 +114,14 @@ def test_golden_records_are_a_naive_fold_of_what_was_published() -> None:
     for _ in range(RUNS):
         pool = MemoryPool(chance)
         publish_some(pool, chance, chance.randrange(1, 16), PERSONS)
-        hub = Hub.new(pool)
+        hub = Hub.new(pool, **chance.choice(({}, WITHOUT_SETS)))
         results = hub.draw_all(chance)
         publish_some(pool, chance, chance.randrange(1, 8), PERSONS)
         results += hub.draw_all(chance)
         agrees_with_the_naive_twin(pool, hub)
         laid += sum(one.laid for one in results)
         folded += sum(one.subjects - one.laid for one in results)
-    assert laid > RUNS // 10, "some are decided without their claims"
+    assert laid > RUNS // 4, "some are decided without their claims"
     assert folded > RUNS, "others are not"
 
 

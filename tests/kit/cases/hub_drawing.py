@@ -1,7 +1,7 @@
 """A hub that draws from a pool in memory, for tests: three departments about a few persons, stores of either kind."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -50,6 +50,7 @@ class Hub:
     db: Database
     keys: HubKeys
     library: str = "population"
+    fields: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def new(
@@ -60,12 +61,13 @@ class Hub:
         rules: RulesStore | None = None,
         db: Database | None = None,
         library: str = "population",
+        **fields: Any,
     ) -> "Hub":
         """Return a hub with active rules that names each resource of the pool."""
         keys = MemoryHubKeys()
         keys.draw(MONTH)
-        hub = cls(pool, store or MemoryHub(), rules or MemoryRules(), db or MemoryDatabase(), keys, library)
-        hub.activate(parse(document() | {"library": library}))
+        hub = cls(pool, store or MemoryHub(), rules or MemoryRules(), db or MemoryDatabase(), keys, library, fields)
+        hub.activate(parse(document(**fields) | {"library": library}))
         return hub
 
     def activate(self, made: Rules) -> None:
@@ -82,7 +84,7 @@ class Hub:
             take_row_changes(work)
 
     def codec(self) -> GoldenCodec:
-        made = parse(document() | {"library": self.library})
+        made = parse(document(**self.fields) | {"library": self.library})
         return GoldenCodec(7, golden_schema(made, dict.fromkeys(FIELDS, "string")))
 
     def step(self, topic: str, **changes: Any) -> Step:
