@@ -225,6 +225,7 @@ def _linted(
     from registry.governance import classification
     from registry.governance.element_rules import ElementDefinition as Definition
     from registry.governance.element_rules import find_unfit
+    from registry.governance.subject_references import find_unnamed
 
     try:
         parsed = parse(read(file))
@@ -238,7 +239,9 @@ def _linted(
     if parsed.fullname:
         # Without a dictionary any code may be one; what is no code is refused.
         find = (lambda code: Definition(code=code, type="general")) if dictionary is None else dictionary.get
-        findings += [_labelled(finding, labels) for finding in find_unfit(resolved_json(parsed), find)]
+        resolved = resolved_json(parsed)
+        findings += [_labelled(finding, labels) for finding in find_unfit(resolved, find)]
+        findings += [_labelled(finding, labels) for finding in find_unnamed(resolved)]
     return parsed, [*findings, *(f"{path}: {message}" for path, message in find_unpublishable(parsed))]
 
 

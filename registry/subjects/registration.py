@@ -29,6 +29,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
 from registry.governance.element_references import ElementReferences
 from registry.governance.element_rules import element_fields, require_fit
+from registry.governance.subject_references import require_subjects
 from registry.governance.tags import TaggedEntity, dropped_tags, tagged_entities
 from registry.subjects.configuration import Configuration, Mode
 from registry.subjects.contexts import scopes
@@ -250,6 +251,8 @@ class Registration:
                 self._incompatibilities(work, submission, merged, live, config, None),
                 Compatibility(config["compatibility"]),
             )
+            if governed and submission.parsed is not None and submission.parsed.fullname:
+                require_subjects(resolved_json(submission.parsed))
             uses = self._element_uses(work, submission) if governed else []
             self._require_approval(work, subject, submission, findings)  # last, since it consumes an approval
             schema = change.add_content(new_number, submission.key(merged), submission.fingerprint, merged)

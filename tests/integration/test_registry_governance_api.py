@@ -112,6 +112,17 @@ def test_fields_are_found_by_classification_and_by_tag(http: TestClient) -> None
     assert [one["field"] for one in http.get(f"/governance/subjects/{SUBJECT}/versions/1").json()] == ["id", "city"]
 
 
+def test_a_record_type_of_a_base_class_names_whose_record_it_is(http: TestClient) -> None:
+    base = json.loads(schema(field("id", personal="D"))) | {"class_code": "101001"}
+    refused = http.post(f"/subjects/{SUBJECT}/versions", json={"schema": json.dumps(base)})
+    assert refused.status_code == 422
+    assert '"subject"' in refused.json()["message"]
+    assert put(http, "elsewhere.v1-value", json.dumps(base)) == 200, "no resource of the catalogue"
+    named = base | {"subject": [{"kind": "person", "role": "self", "id": "id"}]}
+    assert put(http, SUBJECT, json.dumps(base | {"subject": [{"kind": "person", "role": "self", "id": "x"}]})) == 422
+    assert put(http, SUBJECT, json.dumps(named)) == 200
+
+
 def test_a_schema_is_compared_with_the_latest_and_with_the_grants_on_it(http: TestClient) -> None:
     put(http, SUBJECT, schema(field("id")))
     body = {"schema": schema(field("id", level="G4"), field("note", default=""))}
