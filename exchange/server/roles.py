@@ -94,7 +94,8 @@ _LISTENER = "ca/server.key"
 _AUTHORITY = "ca/authority.key"
 _RECEIPTS = "secrets/receipts.key"
 _LOG = "secrets/log.key"
-_ROWS = frozenset(f"row-tags/{family}" for family in ("access", "directory", "hub", "identity", "registry"))
+_ROWS = frozenset(f"row-tags/{family}" for family in ("access", "directory", "identity", "registry"))
+_HUB = frozenset({"row-tags/hub"})
 _ERASURES = frozenset({"row-tags/erasure", "erasure-list"})
 _GRANTS = frozenset({"grant-seal"})
 _RECORDS = frozenset({"stored-records"})
@@ -105,7 +106,10 @@ KEYS: Final[Mapping[str, RoleKeys]] = {
     # certificates.
     "gateway": RoleKeys(
         secrets=SecretsOfRole(
-            topic=True, grant=True, audit=True, named=_ROWS | _ERASURES | _GRANTS | _RECORDS | {"entries/gateway"}
+            topic=True,
+            grant=True,
+            audit=True,
+            named=_ROWS | _HUB | _ERASURES | _GRANTS | _RECORDS | {"entries/gateway"},
         ),
         files=frozenset({_RECEIPTS, _AUTHORITY, _LISTENER}),
         broker=True,
@@ -121,7 +125,7 @@ KEYS: Final[Mapping[str, RoleKeys]] = {
     # Commands with `--data`: initialisation, migration, verification with keys.
     "operator": RoleKeys(
         secrets=SecretsOfRole(
-            topic=True, grant=True, audit=True, named=_ROWS | _ERASURES | _GRANTS | _RECORDS | _ENTRIES
+            topic=True, grant=True, audit=True, named=_ROWS | _HUB | _ERASURES | _GRANTS | _RECORDS | _ENTRIES
         ),
         files=frozenset({_RECEIPTS, _AUTHORITY, _LISTENER, _LOG}),
         broker=True,
