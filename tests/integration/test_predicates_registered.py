@@ -106,6 +106,22 @@ def test_two_predicates_on_one_field_say_why_and_two_persons_sign(pool: Pool) ->
     assert head.post(f"/grants/{grant_id}/approval")["state"] == "countersigned"
 
 
+def test_under_a_grant_that_answers_questions_no_record_is_fetched(pool: Pool) -> None:
+    alive = pool.registered("for-fetch", ALIVE_80)
+    lookup = pool.labour.request(TOPIC, ["birth_date"], access_mode="lookup")
+    client = pool.world.client(pool.labour.enrol("copier"))
+    said = {"purpose": "eligibility", "case": "STANDING-1"}
+    for grant_id in (pool.request(alive), lookup):
+        pool.police.approve(grant_id)
+        position = client.describe(grant_id).position
+        assert refused(lambda grant_id=grant_id: client.fetch(grant_id, **said)) is Reason.GRANT_MODE
+        assert refused(lambda grant_id=grant_id, at=position: client.commit(grant_id, at, **said)) is Reason.GRANT_MODE
+    denied = pool.world.root.get(
+        "/audit/entries", {"decision": "deny", "action": "exchange:records:fetch", "limit": 10}
+    )
+    assert {one["entry"]["reason"] for one in denied} == {"grant_mode"}
+
+
 @pytest.mark.parametrize(
     "expression", [{"op": "range", "field": "income", "low": 1, "high": None}, {"op": "script", "text": "1 = 1"}]
 )
