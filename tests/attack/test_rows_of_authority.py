@@ -90,6 +90,7 @@ class Pool:
         self._accounts()
         self._request_and_case()
         self._correction()
+        self._predicate()
 
     def _duty_and_rules(self) -> None:
         root, duty = self.world.root, {"department": self.town.stranger.id, "code": "PS-1"}
@@ -154,6 +155,13 @@ class Pool:
         self.notice = town.other.head.list("/correction-notices", told)[0]["id"]
         self.remember()
         town.other.head.post(f"/correction-notices/{self.notice}/acknowledgement")
+
+    def _predicate(self) -> None:
+        alive = {"op": "eq", "field": "death_flag", "value": False}
+        body = {"name": "alive", "library": "population", "expression": alive, "answers": "健在"}
+        proposed = self.world.root.post("/hub/predicates", body)["id"]
+        self.remember()
+        self.second.post(f"/hub/predicates/{proposed}/confirmation")
 
     def rows(self, table: sa.Table) -> dict[str, Row]:
         with self.engine.connect() as connection:
