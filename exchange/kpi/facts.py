@@ -8,7 +8,8 @@ stores what has changed with the facts, so that a fold can go on at any entry.
     drawn, provided   records of a release, of its consumer and of its provider
     filed, received   a share request, of its consumer and of its provider
     approved, refused decisions on it, of the provider; a refusal cites a clause or none
-    replied, delivered, updated, reviewed    ends of clocks: on time or late
+    replied, delivered    ends of a request's clocks: on time; or late, when one runs out, even where no act follows
+    updated, reviewed     ends of the catalogue's clocks: on time or late
     overdue           what ran out of time, by the rule of the clock
     doubted, corrected    corrections of the department's values: asked for, answered on time or late
     violation         violations of the department that were confirmed, by code
@@ -29,7 +30,7 @@ __all__ = ["Fact", "GrantTerms", "Known", "LogFold", "Span", "month_of", "names_
 
 _SHANGHAI: Final = timezone(timedelta(hours=8))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_CLOCKS: Final = {"delivery": "delivered", "catalogue.update": "updated", "catalogue.review": "reviewed"}
+_CATALOGUE: Final = {"catalogue.update": "updated", "catalogue.review": "reviewed"}
 _OVERDUE: Final = frozenset({"exchange:request:overdue", "exchange:correction:overdue"})
 _CORRECTIONS: Final = "exchange:correction:"
 _VIOLATIONS: Final = "exchange:violation:"
@@ -122,6 +123,11 @@ def names_in(entries: Iterable[Mapping[str, Any]]) -> tuple[set[str], set[str]]:
         grants.add((entry.get("grant") or {}).get("id", ""))
         resources.add(entry.get("resource", ""))
     return grants - {""}, resources - {""}
+
+
+def _of_request(rule: str) -> str:
+    """Return the measure of the end of a request's clock; empty for other clocks."""
+    return "replied" if rule.startswith("reply.") else "delivered" if rule == "delivery" else ""
 
 
 class LogFold:
@@ -245,17 +251,38 @@ class _EntryFold:
                 "due": due or str(self._data.get("due_at") or ""),
             }
             owner = str(self._data.get("source") or owner)
-            self._add("overdue", owner, detail=said["rule"])
+            self._take_ran_out(owner, said["rule"])
             self._tell(EventKind.OVERDUE, owner, "", **said)
-        elif clock and late is None:
+            return
+        if not clock:
+            return
+        if self._data.get("violation"):  # the act came after its time, and before the timer said so
+            self._take_ran_out(owner, rule)
+        elif late is not None:
+            self._take_end(owner, rule, late=bool(late))
+        if late is None:
             self._tell(EventKind.CLOCK, owner, "", rule=rule, due=due)
-        elif clock:
-            measure = "replied" if rule.startswith("reply.") else _CLOCKS.get(rule, "")
-            if measure:
-                self._add(measure, owner, detail="late" if late else "on_time")
-            if late and rule.startswith("catalogue."):  # of others, another entry says that they ran out
-                self._add("overdue", owner, detail=rule)
+        else:
             self._tell(EventKind.OVERDUE if late else EventKind.CLOCK, owner, "done", rule=rule, due=due)
+
+    def _take_ran_out(self, owner: str, rule: str) -> None:
+        """Count a clock that has run out; the act that it runs for may come later, or never."""
+        self._add("overdue", owner, detail=rule)
+        measure = _of_request(rule)
+        if measure:
+            self._add(measure, owner, detail="late")
+
+    def _take_end(self, owner: str, rule: str, *, late: bool) -> None:
+        """Count the end of a clock."""
+        if rule in _CATALOGUE:
+            self._add(_CATALOGUE[rule], owner, detail="late" if late else "on_time")
+            if late:
+                self._add("overdue", owner, detail=rule)
+            return
+        measure = _of_request(rule)
+        # What is late was counted when its clock ran out. Entries of before the stored requests have no such record.
+        if measure and not (late and "events" in self._data):
+            self._add(measure, owner, detail="late" if late else "on_time")
 
     def _set_provider(self) -> None:
         known = self._fold.known.providers

@@ -98,7 +98,9 @@ class LogReplay:
         clock = data.get("clock")
         if action in {"exchange:request:overdue", "exchange:correction:overdue"}:
             rule = (clock or {}).get("rule") or data.get("rule") or ""
-            self._count(index, entry, data.get("source") or provider, "overdue", rule)
+            self._ran_out(index, entry, data.get("source") or provider, rule)
+        elif isinstance(clock, dict) and clock and data.get("violation"):
+            self._ran_out(index, entry, "" if clock.get("rule") == "catalogue.review" else provider, clock["rule"])
         elif isinstance(clock, dict) and clock.get("late") is not None:
             self._clock_ended(index, entry, provider, clock)
         if grant and action != "exchange:records:fetch":
@@ -144,13 +146,21 @@ class LogReplay:
         if isinstance(data.get("fields"), list):
             self._fields[grant] = data["fields"]
 
+    def _ran_out(self, index: int, entry: Mapping[str, Any], whose: str, rule: str) -> None:
+        self._count(index, entry, whose, "overdue", rule)
+        if rule == "delivery" or rule.startswith(_REPLIES):
+            self._count(index, entry, whose, "delivered" if rule == "delivery" else "replied", "late")
+
     def _clock_ended(self, index: int, entry: Mapping[str, Any], provider: str, clock: Mapping[str, Any]) -> None:
         rule = clock.get("rule", "")
         whose = "" if rule == "catalogue.review" else provider
         measure = "replied" if rule.startswith(_REPLIES) else _ENDS.get(rule)
+        of_catalogue = rule in {"catalogue.update", "catalogue.review"}
+        if clock["late"] and not of_catalogue and "events" in entry.get("data", {}):
+            return  # an entry before this one says that the time had run out
         if measure is not None:
             self._count(index, entry, whose, measure, "late" if clock["late"] else "on_time")
-        if clock["late"] and rule in {"catalogue.update", "catalogue.review"}:
+        if clock["late"] and of_catalogue:
             self._count(index, entry, whose, "overdue", rule)
 
     def _standing_changed(

@@ -84,9 +84,9 @@ class History:
         if grant.state == "approved":
             grant.state = "active"
             fields = self.random.sample(["a", "b", "c", "d"], self.random.randint(1, 4))
-            late = self.random.choice(({}, self._clock("delivery", done=True)))
+            late = self.random.choice(({}, self._ended("delivery")))
             return self._of(grant, Action.GRANT_PROVISION, grant.provider, fields=fields, **late)
-        late = self._clock("reply.conditional", done=True)
+        late = self._ended("reply.conditional")
         draw = self.random.random()
         if draw < 0.2:  # one signature of two
             return self._of(
@@ -98,8 +98,7 @@ class History:
             )
         if draw < 0.8:
             grant.state = "approved"
-            events = self.random.choice(({}, {"events": ["approve", "conclude"]}))
-            return self._of(grant, Action.GRANT_APPROVE, grant.provider, **late, **events)
+            return self._of(grant, Action.GRANT_APPROVE, grant.provider, **late)
         grant.state = "rejected"
         clause = {"clause": "809-21", "ground": "out_of_duty"} if self.random.random() < 0.6 else {}
         return self._of(grant, Action.GRANT_REJECT, grant.provider, reason="no", state="rejected", **clause, **late)
@@ -184,6 +183,11 @@ class History:
             "due": "2026-12-10T00:00:00+08:00",
         }
         return {"clock": clock | {"late": self.random.random() < 0.3}} if done else {"clock": clock}
+
+    def _ended(self, rule: str) -> dict[str, Any]:
+        """Return what an act on a request says of its clock: that it also ran out now, or that the timer said so."""
+        said = self._clock(rule, done=True) | self.random.choice(({}, {"events": ["conclude"]}))
+        return said | ({"violation": "Art. 39(4)"} if said["clock"]["late"] and self.random.random() < 0.4 else {})
 
     def _of(self, grant: _Grant, action: Action | str, department: str, **data: Any) -> AuditEntry:
         reference = GrantRef(id=grant.id, version=grant.version, hash="aa" * 32)

@@ -104,6 +104,32 @@ def test_what_ran_out_of_time_is_overdue_once() -> None:
     ]  # fmt: skip
 
 
+RAN_OUT: dict[str, dict[str, Any]] = {
+    "a reply that never comes": {"action": "exchange:request:overdue", "department": "", "events": ["overdue"]},
+    "a late list of what is missing": {
+        "action": "exchange:request:need_more", "events": ["need_more"], "violation": "Art. 39(4)",
+    },
+    "a late decision before the timer": {
+        "action": Action.GRANT_APPROVE, "events": ["approve", "conclude"], "violation": "Art. 39(4)", "late": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["reply.conditional", "delivery"])
+@pytest.mark.parametrize("case", list(RAN_OUT))
+def test_a_clock_that_ran_out_is_late_once_whether_its_act_comes_later_or_never(case: str, rule: str) -> None:
+    known = Known(grants={"g-1": GrantTerms(consumer=CONSUMER, provider=PROVIDER)})
+    said = dict(RAN_OUT[case])
+    clock = {**CLOCK, "rule": rule} | ({"late": said["late"]} if "late" in said else {})
+    action, department = said.pop("action"), said.pop("department", PROVIDER)
+    later = of_grant(Action.GRANT_APPROVE, clock={**CLOCK, "rule": rule, "late": True}, events=["conclude"])
+    fold = folded(of_grant(action, department, clock=clock, **said), later, known=known)
+    measure = "delivered" if rule == "delivery" else "replied"
+    assert [one[1:3] for one in told(fold) if one[1] in {"overdue", measure}] == [
+        ("overdue", rule), (measure, "late"),
+    ]  # fmt: skip
+
+
 def test_folded_denials_count_as_often_as_they_happened() -> None:
     denied = Entries().make(
         Action.FETCH, actor=actor(CONSUMER), decision=Decision.DENY, reason=Reason.PURPOSE_MISMATCH, data={"folded": 9}
