@@ -203,8 +203,15 @@ class PostgresCorrections(CorrectionStore):
 
     @override
     def acknowledge(self, work: UnitOfWork, notice_id: str, *, by: str, at: datetime) -> CorrectionNotice:
+        return self._change_waiting(work, notice_id, {"acknowledged_by": by, "acknowledged_at": at})
+
+    @override
+    def hand_over(self, work: UnitOfWork, notice_id: str, *, consumer: str) -> CorrectionNotice:
+        return self._change_waiting(work, notice_id, {"consumer": consumer})
+
+    def _change_waiting(self, work: UnitOfWork, notice_id: str, values: Mapping[str, Any]) -> CorrectionNotice:
         waits = (_notice.c.id == notice_id) & _notice.c.acknowledged_at.is_(None)
-        if not self._tags.change(work, _notice, waits, {"acknowledged_by": by, "acknowledged_at": at}):
+        if not self._tags.change(work, _notice, waits, values):
             raise unknown_notice() if self.get_notice(work, notice_id) is None else acknowledged_before()
         found = self.get_notice(work, notice_id)
         if found is None:

@@ -6,7 +6,7 @@ The stores never begin or commit: a write joins the `UnitOfWork` that it is give
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -150,6 +150,16 @@ class CorrectionStore(Protocol):
         """
         ...
 
+    def hand_over(self, work: UnitOfWork, notice_id: str, *, consumer: str) -> CorrectionNotice:
+        """Store that a notice which waits is for another department, the successor of its consumer; return it.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            ConflictError: TRANSITION_NOT_ALLOWED, it is acknowledged.
+            CorruptError: ROW_FORGED.
+        """
+        ...
+
     def notices(self, reader: Reader, query: NoticeQuery) -> Sequence[CorrectionNotice | DamagedRow]:
         """Return notices in the order of their ids, as `page` does."""
         ...
@@ -255,12 +265,19 @@ class MemoryCorrections(CorrectionStore):
 
     @override
     def acknowledge(self, work: UnitOfWork, notice_id: str, *, by: str, at: datetime) -> CorrectionNotice:
+        return self._change_waiting(work, notice_id, acknowledged_by=by, acknowledged_at=at)
+
+    @override
+    def hand_over(self, work: UnitOfWork, notice_id: str, *, consumer: str) -> CorrectionNotice:
+        return self._change_waiting(work, notice_id, consumer=consumer)
+
+    def _change_waiting(self, work: UnitOfWork, notice_id: str, **changes: Any) -> CorrectionNotice:
         before = self._notices.get(notice_id)
         if before is None:
             raise unknown_notice()
         if before.acknowledged_at is not None:
             raise acknowledged_before()
-        self._notices[notice_id] = replace(before, acknowledged_by=by, acknowledged_at=at)
+        self._notices[notice_id] = replace(before, **changes)
         on_rollback(work, lambda: self._notices.__setitem__(notice_id, before))
         return self._notices[notice_id]
 

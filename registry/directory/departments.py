@@ -233,6 +233,17 @@ class Departments:
             )
         return department
 
+    def heir(self, reader: Reader, department_id: str) -> str:
+        """Return the id of who is responsible now for what a department was: of a merged one, its last successor's.
+
+        Raises:
+            InvalidError: DEPARTMENT_UNKNOWN.
+        """
+        current = self.get(reader, department_id)
+        while current.successor is not None:
+            current = self.get(reader, current.successor)
+        return current.id
+
     def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
         """Return the current versions of departments, without those that are unknown or not written by the pool."""
         return self._store.some(reader, department_ids)

@@ -174,6 +174,22 @@ def test_a_notice_is_acknowledged_once(home: Home) -> None:
     assert home.told(after=a_notice(1).id) == [2]
 
 
+def test_a_notice_that_waits_is_handed_over_to_a_successor_and_one_that_was_read_stays(home: Home) -> None:
+    home.tell(a_notice(1), a_notice(2))
+    home.acknowledge(a_notice(1))
+    with home.db.begin() as work:
+        moved = home.store.hand_over(work, a_notice(2).id, consumer=STRANGER)
+    assert moved == a_notice(2, consumer=STRANGER)
+    assert (home.told(consumer=STRANGER), home.told(consumer=RAISER)) == ([2], [1])
+
+    def hand_over(number: int) -> None:
+        with home.db.begin() as work:
+            home.store.hand_over(work, a_notice(number).id, consumer=STRANGER)
+
+    assert refused(lambda: hand_over(1)) is Reason.TRANSITION_NOT_ALLOWED
+    assert refused(lambda: hand_over(9), InvalidError) is Reason.NOT_FOUND
+
+
 def test_what_a_failed_transaction_wrote_is_not_there(home: Home) -> None:
     home.add(a_ticket(1))
 

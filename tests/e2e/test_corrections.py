@@ -317,6 +317,37 @@ def test_a_ticket_goes_to_the_source_and_keeps_its_first_receipt(town: Town, dou
     assert (closed["state"], closed["due"]) == ("closed_rejected", None)
 
 
+def test_a_successor_reads_and_acknowledges_what_the_merged_department_was_to_be_told(town: Town) -> None:
+    """Of a value that it drew under a grant that is moved, and of one under a grant that had ended before."""
+    old, ended = town.consumer("旧社保局", []), town.consumer("旧就业局", [])
+    new = town.world.department("新人社局")
+    doubt = Doubt(town)
+    for one in (old, ended):
+        one.fetch()
+    first, head = doubt.open(), town.head
+    head.post(f"/grants/{ended.grant}/suspend", {"reason": "核查"})
+    head.post(f"/grants/{ended.grant}/terminate", {"reason": "不再需要"})
+    # One is merged before anybody is told, the other after.
+    town.world.root.post(f"/departments/{ended.id}/merger", {"into": new.id, "reason": "机构改革"})
+    head.post(f"/corrections/{first}/acceptance")
+    town.publish(doubt.permit, "西城", CORRECT)
+    head.post(f"/corrections/{first}/correction", {})
+    wait_for(lambda: head.get(f"/corrections/{first}")["state"] == "closed_corrected", "who received it is told")
+    town.world.root.post(f"/departments/{old.id}/merger", {"into": new.id, "reason": "机构改革"})
+    successor = new.account("sharing_office_head")
+    told = successor.list("/correction-notices", {"ticket": first})
+    assert {one["grant"] for one in told} == {old.grant, ended.grant}
+    assert {one["consumer"] for one in told} == {new.id}
+    for one in told:
+        assert successor.post(f"/correction-notices/{one['id']}/acknowledgement")["acknowledged_at"]
+    moved = [
+        one["entry"]["data"]
+        for one in town.world.root.list("/audit/entries", {"action": "registry:department:succeed"})
+        if one["entry"]["data"]["what"] == "notice"
+    ]
+    assert [(one["before"], one["into"]) for one in moved] == [(old.id, new.id)]
+
+
 def test_an_erasure_takes_the_person_out_of_its_tickets(town: Town, doubt: Doubt) -> None:
     ticket = doubt.open()
     body = {"topic": str(town.topic), "key": [doubt.permit], "reason": "依法删除"}

@@ -118,7 +118,7 @@ def scene(world: World) -> Scene:
     made = Scene(world)
     made.permits.publish({"e0": 1})
     before = naming(world, made.old.id)
-    expected = set(FOLLOWS) - {"correction_ticket", "registry_department", "share_request"}
+    expected = set(FOLLOWS) - {"correction_notice", "correction_ticket", "registry_department", "share_request"}
     assert {name for name in expected if not before[name][1]} == set(), "the scene has a row of each"
     merge(world, made.old, made.new)
     return made

@@ -1,7 +1,8 @@
 """Upkeep of corrections, by the pool's timer: clocks that have run out, and notices to who received an old value.
 
     overdue    an entry, once a ticket, when its clock has run out; nothing else happens
-    notify     of a corrected ticket: compute who received the old value, store a notice for each grant, close it
+    notify     of a corrected ticket: compute who received the old value, store a notice for each grant, close it;
+               of a department that has merged, its successor is told
 
 A ticket that cannot be dealt with does not keep the others: the reason is logged, and the next turn tries again. Nobody
 is told twice, since ticket and notices change in one transaction.
@@ -26,9 +27,10 @@ from exchange.corrections.store import CorrectionStore, TicketQuery, unknown_tic
 from exchange.deadlines.profile import RuleId
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
-from registry.database.unit_of_work import Database
+from registry.database.unit_of_work import Database, UnitOfWork
+from registry.directory.departments import Departments
 from schemas.access import Action, Actor, ActorKind, Role
-from schemas.errors import PoolError
+from schemas.errors import CorruptError, InvalidError, PoolError
 
 __all__ = ["CorrectionUpkeep"]
 
@@ -50,6 +52,7 @@ class CorrectionUpkeep:
         store: CorrectionStore,
         records: CorrectionRecords,
         recipients: Recipients,
+        departments: Departments,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
@@ -59,6 +62,7 @@ class CorrectionUpkeep:
         self._store = store
         self._records = records
         self._recipients = recipients
+        self._departments = departments
         self._now = now
         self._new_id = new_id
 
@@ -97,6 +101,13 @@ class CorrectionUpkeep:
             _log.warning("correction_failed", ticket=ticket.id, reason=error.reason)
             return 0
         return 1
+
+    def _responsible(self, work: UnitOfWork, consumer: str) -> str:
+        """Return who is told: the consumer, or its successor; who damages a department's row keeps nobody from it."""
+        try:
+            return self._departments.heir(work, consumer)
+        except (CorruptError, InvalidError):
+            return consumer
 
     def _record_overdue(self, ticket: CorrectionTicket) -> None:
         action = Action.CORRECTION_OVERDUE
@@ -139,7 +150,7 @@ class CorrectionUpkeep:
                     topic=after.topic,
                     field=after.field,
                     grant=one.grant,
-                    consumer=one.consumer,
+                    consumer=self._responsible(work, one.consumer),
                     record_key=self._records.record_key(one.key_id, after.record),
                     release=one.release,
                     told_at=at,

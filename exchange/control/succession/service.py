@@ -5,6 +5,7 @@
     grants       those in which the department is the consumer (`exchange.control.succession.grants`)
     lead         of data elements
     corrections  open tickets: who raised one, who publishes the value, whose answer is due
+    notices      of corrected values, that wait for being acknowledged
 
 Every step finds by itself what is left to do: repeated after a crash, `run` carries out the rest.
 """
@@ -20,8 +21,8 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.succession.grants import GrantSuccession, Handover
-from exchange.corrections.model import OPEN, CorrectionTicket
-from exchange.corrections.store import CorrectionStore, TicketQuery
+from exchange.corrections.model import OPEN, CorrectionNotice, CorrectionTicket
+from exchange.corrections.store import CorrectionStore, NoticeQuery, TicketQuery
 from exchange.duties.model import DutyItem, cursor_of, retired
 from exchange.duties.store import DutyStore
 from registry.catalogue.element_store import ElementStore
@@ -86,6 +87,7 @@ class Succession:
         self._grants.move_rest(handover)
         self._move_leads(handover)
         self._move_tickets(handover)
+        self._move_notices(handover)
 
     def close(self, actor: Actor, call: RequestContext, department: str, reason: str) -> None:
         """End what a department that ends without a successor leaves open: its requests, and its leads of elements.
@@ -165,6 +167,12 @@ class Succession:
                 self._corrections.replace(work, moved, ticket)
                 act.note(what="correction")
 
+    def _move_notices(self, handover: Handover) -> None:
+        for notice in self._notices(handover.department):
+            with self._act(handover, str(notice.topic)) as (work, act):
+                self._corrections.hand_over(work, notice.id, consumer=handover.into)
+                act.note(what="notice", notice=notice.id)
+
     def _act(self, handover: Handover, resource: str) -> AbstractContextManager[tuple[UnitOfWork, AuditedAct]]:
         standing, action = self._attributes.standing(handover.actor), Action.DEPARTMENT_SUCCEED
         decision = decide_control(handover.actor, action, standing=standing, department=handover.department)
@@ -218,6 +226,17 @@ class Succession:
             with self._database.read() as reader:
                 page = self._corrections.page(reader, query)
             found += [one for one in page if isinstance(one, CorrectionTicket)]
+            if len(page) < _PAGE:
+                return found
+            query = replace(query, after=page[-1].cursor if isinstance(page[-1], DamagedRow) else page[-1].id)
+
+    def _notices(self, department: str) -> list[CorrectionNotice]:
+        found: list[CorrectionNotice] = []
+        query = NoticeQuery(consumer=department, acknowledged=False, limit=_PAGE)
+        while True:
+            with self._database.read() as reader:
+                page = self._corrections.notices(reader, query)
+            found += [one for one in page if isinstance(one, CorrectionNotice)]
             if len(page) < _PAGE:
                 return found
             query = replace(query, after=page[-1].cursor if isinstance(page[-1], DamagedRow) else page[-1].id)

@@ -79,6 +79,7 @@ def open_corrections(core: Dependencies, records: Records) -> Corrections:
             store=store,
             records=found,
             recipients=Recipients(database, core.authorization.access, core.audit.entries, found),
+            departments=core.registry.departments,
             now=utc_now,
             new_id=new_id,
         ),

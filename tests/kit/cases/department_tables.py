@@ -8,6 +8,7 @@ from typing import Final
 
 FOLLOWS: Final = {
     "access_grant": "state IN ('submitted', 'supplement', 'approved', 'active', 'suspended', 'in_dispute')",
+    "correction_notice": "acknowledged_at IS NULL",
     "correction_ticket": "state IN ('opened', 'verifying', 'corrected')",
     "duty_item": "active",
     "identity_account": "revoked_at IS NULL",
@@ -27,7 +28,6 @@ HISTORY: Final = {
     "audit_entry": "the log is never changed",
     "audit_receipt": "lanes name who published a batch; receipts are signed",
     "broker_lane": "lanes name who published; nobody continues the lane of a department that ended",
-    "correction_notice": "who was told of a correction; the corrected record itself reaches the successor by its grant",
     "hub_rules": "who had to agree then; what waits for a department that ended is rejected, and proposed again",
     "identity_invitation": "of a department that ended, it enrols nobody",
     "identity_proposal": "of a department that ended, it is not confirmed any more",

@@ -23,6 +23,9 @@ from tests.kit.cases.corrections import BEHIND, NOW, RAISER, STRANGER, a_ticket
 DUE = datetime.fromisoformat("2026-05-19T00:00:00+08:00")
 
 
+HEIRS = {"merged": "successor"}
+
+
 class Pool:
     def __init__(self, *tickets: CorrectionTicket) -> None:
         self.world = memory_world()
@@ -32,6 +35,7 @@ class Pool:
         numbers = count(1)
         attributes: Any = SimpleNamespace(rules=ShippedRules().rules)
         records: Any = SimpleNamespace(record_key=lambda grant, _: (grant.encode() * 16)[:16])
+        departments: Any = SimpleNamespace(heir=lambda _, department: HEIRS.get(department, department))
         recipients: Any = SimpleNamespace(of=self._received)
         self.upkeep = CorrectionUpkeep(
             database=self.world.db,
@@ -40,6 +44,7 @@ class Pool:
             store=self.store,
             records=records,
             recipients=recipients,
+            departments=departments,
             now=lambda: self.at,
             new_id=lambda: f"0198c0de-0000-7000-8000-{next(numbers):012}",
         )
@@ -95,6 +100,15 @@ def corrected(number: int = 1) -> CorrectionTicket:
     return a_ticket(
         number, record=bytes([number]) * 16, state=TicketState.CORRECTED, correction=BEHIND, correction_entry="entry"
     )
+
+
+def test_of_a_department_that_has_merged_the_successor_is_told() -> None:
+    pool = Pool(corrected())
+    pool.told = [Recipient(grant="g", key_id="k", consumer="merged", release="r1")]
+    assert pool.upkeep.notify() == 1
+    assert [one.consumer for one in pool.notices()] == ["successor"]
+    [entry] = pool.entries(Action.CORRECTION_NOTIFY)
+    assert entry["data"]["departments"] == ["successor"]
 
 
 def test_each_grant_that_delivered_the_old_value_gets_one_notice_and_the_ticket_is_closed() -> None:
