@@ -65,7 +65,8 @@ def schema_here() -> str:
     fields = [{**each, "check": []} for each in schema["fields"] if each["name"] in FIELDS]
     said = {"zh": "来源", "level": "G2", "personal": "N", "sensitive": "N", "mask": "none"}
     fields += [{"name": name, "type": ["null", "string"], "default": None, **said} for name in OWN.values()]
-    return json.dumps({**schema, "fields": fields})
+    subject = [{"kind": "person", "role": "self", "id": "id_number"}]
+    return json.dumps({**schema, "fields": fields, "subject": subject})
 
 
 def drawn(pool: PoolClient, grant: str) -> list[tuple[bytes, dict[str, Any] | None]]:
