@@ -62,6 +62,7 @@ class CaseAct:
         order: the order (ORDER).
         due: until when the order gives time, as the calendar has it now (REPLY, ACCEPT); None without an order.
         referral: to what it is escalated (ESCALATE).
+        heir: the department that has taken over the respondent, and is heard in its place; empty = none.
     """
 
     event: CaseEvent
@@ -71,6 +72,7 @@ class CaseAct:
     order: Order | None = None
     due: datetime | None = None
     referral: Referral | None = None
+    heir: str = ""
 
 
 def opened(occurrence: Occurrence, *, case_id: str, by: str, at: datetime, reason: str = "") -> ViolationCase:
@@ -114,7 +116,7 @@ def advance(case: ViolationCase, act: CaseAct, *, persons: Mapping[str, str]) ->
             Reason.TRANSITION_NOT_ALLOWED,
             f"got {act.event} for a case that is {case.state}; possible now: {', '.join(possible) or 'nothing'}",
         )
-    _check_who(case, rule, act.by, persons)
+    _check_who(case, rule, act, persons)
     if rule.needs_reason:
         _check_reason(act.reason)
     if act.at < case.history[-1].at:
@@ -197,12 +199,13 @@ def _check_rectified(case: ViolationCase) -> None:
         )
 
 
-def _check_who(case: ViolationCase, rule: CaseRule, by: Actor, persons: Mapping[str, str]) -> None:
+def _check_who(case: ViolationCase, rule: CaseRule, act: CaseAct, persons: Mapping[str, str]) -> None:
+    by = act.by
     if by.kind is not ActorKind.HUMAN:
         raise RefusedError(Reason.ROLE_FORBIDDEN, f"{rule.event} is an act of a person; a program may not")
     respondent = case.occurrence.respondent
     if rule.party is CaseParty.RESPONDENT:
-        if by.department != respondent:
+        if by.department != (act.heir or respondent):
             raise RefusedError(Reason.OTHER_DEPARTMENT, "only the department that the case concerns replies to it")
         if by.role not in (REPLYING if respondent else {Role.DATA_AUTHORITY}):
             raise RefusedError(Reason.ROLE_MISSING, f"got a reply by the role {by.role}; expected a head or an officer")

@@ -186,8 +186,8 @@ class PostgresViolations(ViolationStore):
 def _selected(query: CaseQuery) -> "sa.Select[Any]":
     statement = sa.select(_case)
     if query.party is not None:
-        own = (_case.c.respondent == query.party) | (_case.c.reporter == query.party)
-        statement = statement.where(own, sa.literal(query.party) != "")
+        parties = sorted({query.party, *query.taken_over} - {""})
+        statement = statement.where(_case.c.respondent.in_(parties) | _case.c.reporter.in_(parties))
     if query.respondent is not None:
         statement = statement.where(_case.c.respondent == query.respondent)
     if query.states is not None:

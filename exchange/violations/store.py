@@ -21,6 +21,7 @@ class CaseQuery:
 
     Attributes:
         party: the department that may see no others than those that concern it and those that it reported.
+        taken_over: departments that have merged into the party; it sees what they saw.
         respondent: whose cases.
         states: in one of these.
         code: of this violation.
@@ -30,6 +31,7 @@ class CaseQuery:
     """
 
     party: str | None = None
+    taken_over: frozenset[str] = frozenset()
     respondent: str | None = None
     states: frozenset[CaseState] | None = None
     code: ViolationCode | None = None
@@ -190,7 +192,7 @@ class MemoryViolations(ViolationStore):
 def _matches(case: ViolationCase, query: CaseQuery) -> bool:
     seen = case.occurrence
     return (
-        (query.party is None or query.party in {seen.respondent, seen.reporter} - {""})
+        (query.party is None or bool({query.party, *query.taken_over} & {seen.respondent, seen.reporter} - {""}))
         and (query.respondent is None or seen.respondent == query.respondent)
         and (query.states is None or case.state in query.states)
         and (query.code is None or seen.code is query.code)

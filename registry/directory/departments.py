@@ -244,6 +244,15 @@ class Departments:
             current = self.get(reader, current.successor)
         return current.id
 
+    def taken_over_by(self, reader: Reader, department_id: str) -> frozenset[str]:
+        """Return the ids of the departments that have merged into one, directly or by way of others."""
+        found: set[str] = set()
+        newest = {department_id}
+        while newest:
+            newest = {one.id for one in self._store.merged_into(reader, newest)} - found - {department_id}
+            found |= newest
+        return frozenset(found)
+
     def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
         """Return the current versions of departments, without those that are unknown or not written by the pool."""
         return self._store.some(reader, department_ids)

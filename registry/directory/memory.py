@@ -52,6 +52,10 @@ class MemoryDepartments(DepartmentStore):
         return [found for one in dict.fromkeys(department_ids) if (found := self.get(reader, one)) is not None]
 
     @override
+    def merged_into(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        return [one for one in self.all(reader) if one.successor in department_ids]
+
+    @override
     def all(self, reader: Reader) -> list[Department]:
         with self._lock:
             current = [versions[-1][1] for versions in self._history.values() if versions]

@@ -41,6 +41,10 @@ class DepartmentStore(Protocol):
         """Return the current versions of departments, in any order, without those that are unknown or damaged."""
         ...
 
+    def merged_into(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        """Return the current versions of departments that one of these has taken over, in any order, as `some`."""
+        ...
+
     def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""
         ...

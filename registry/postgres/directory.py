@@ -40,6 +40,7 @@ __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 _DEPARTMENTS_AFTER = sa.text("SELECT * FROM registry_department WHERE id > :after ORDER BY id LIMIT :most")
 _DEPARTMENTS_OF = sa.text("SELECT * FROM registry_department WHERE id = ANY(:ids)")
+_MERGED_INTO = sa.text("SELECT * FROM registry_department WHERE body::jsonb ->> 'successor' = ANY(:ids)")
 _LOCK_HIERARCHY = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('registry_department.parent', 0))")
 _ENTRIES_AFTER = sa.text(
     "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major) ORDER BY name, major LIMIT :most"
@@ -102,6 +103,11 @@ class PostgresDepartments(DepartmentStore):
     @override
     def some(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
         rows = connection_of(reader).execute(_DEPARTMENTS_OF, {"ids": list(department_ids)})
+        return [_department(row["body"]) for row in self._tags.valid(department, rows)]
+
+    @override
+    def merged_into(self, reader: Reader, department_ids: Collection[str]) -> list[Department]:
+        rows = connection_of(reader).execute(_MERGED_INTO, {"ids": list(department_ids)})
         return [_department(row["body"]) for row in self._tags.valid(department, rows)]
 
     @override

@@ -37,6 +37,19 @@ def two(departments: Departments) -> tuple[Department, Department]:
     return above, below
 
 
+def test_who_has_taken_a_department_over_is_known_over_two_mergers(stores: Stores) -> None:
+    departments = directory(stores)[0]
+    above, below = two(departments)
+    last = departments.register(uscc=next(credit_codes(5)), name="某市行政执法局", short_name="执法局", **CITY)  # type: ignore[arg-type, call-arg]
+    assert departments.heir(below.id) == below.id
+    departments.merge(below.id, into=above.id, version=1)
+    departments.merge(above.id, into=last.id, version=1)
+    assert (departments.heir(below.id), departments.heir(last.id)) == (last.id, last.id)
+    assert departments.taken_over_by(last.id) == {above.id, below.id}
+    assert departments.taken_over_by(above.id) == {below.id}
+    assert departments.taken_over_by(below.id) == frozenset()
+
+
 def test_a_department_is_placed_and_keeps_its_officers(stores: Stores) -> None:
     departments = directory(stores)[0]
     above, below = two(departments)

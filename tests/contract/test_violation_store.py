@@ -165,6 +165,8 @@ def test_a_list_is_newest_first_its_pages_join_and_each_filter_holds(home: Home)
     assert home.ids(respondent=PROVIDER) == [two.id]
     assert home.ids(party=PROVIDER) == [three.id, two.id], "its own cases, and those that it reported"
     assert home.ids(party=CONSUMER) == [four.id, three.id, one.id]
+    assert home.ids(party="heir", taken_over=frozenset({PROVIDER})) == [three.id, two.id], "as its predecessor"
+    assert home.ids(party="", taken_over=frozenset({""})) == []
     assert home.ids(party="") == [], "no department is no party of anything"
     assert home.ids(code=ViolationCode.P4) == [two.id]
     assert home.ids(grant=GRANT) == [three.id, one.id]

@@ -241,6 +241,33 @@ def test_a_department_sees_what_concerns_it_and_what_it_reported_and_nothing_els
     assert case["id"] not in {one["entry"]["data"].get("case") for one in stranger.get("/audit/entries", act)}
 
 
+def test_of_a_department_that_has_merged_the_successor_is_heard_and_keeps_the_grant(city: City) -> None:
+    old, new = map(city.world.department, ("旧市容局", "新综合执法局"))
+    grant = old.request(str(TOPIC), ["sex_code"])
+    city.police.approve(grant)
+    case, closed = city.reported(grant=grant), city.reported("C6", grant=grant)
+    city.decide(case, "order")
+    head = new.account("sharing_office_head")
+    assert refused(lambda: city.decide(case, "reply", head)) is Reason.OTHER_DEPARTMENT, "not merged yet"
+    assert city.cases(head) == []
+    city.world.root.post(f"/departments/{old.id}/merger", {"into": new.id, "reason": "机构改革"})
+    assert {one["id"]: one["respondent"] for one in city.cases(head)} == {case: old.id, closed: old.id}
+    assert head.get(f"/violations/{case}")["respondent"] == old.id, "who broke a rule stays who broke it"
+    waiting = {one["id"]: one["acts"] for one in head.list("/tasks") if one["kind"] == "violation"}
+    assert waiting == {case: ["reply"], closed: ["reply"]}
+    assert refused(lambda: city.decide(case, "reply", city.other.account("sharing_office_head"))) is (
+        Reason.OTHER_DEPARTMENT
+    )
+    assert city.decide(case, "reply", head, reason="已由新部门整改")["statement"]["text"] == "已由新部门整改"
+    assert city.decide(case, "accept")["outcome"] == "rectified"
+    found = city.provider.get(f"/grants/{grant}")
+    assert (found["consumer"], found["state"]) == (new.id, "active")
+    # A second merger: the last successor is heard.
+    last = city.world.department("行政执法局")
+    city.world.root.post(f"/departments/{new.id}/merger", {"into": last.id, "reason": "机构改革"})
+    assert city.decide(closed, "reply", last.account("sharing_office_head"))["statement"]
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

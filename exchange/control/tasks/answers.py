@@ -1,6 +1,7 @@
 """Correction tickets, their notices and violation cases as tasks: what departments answer, the authority decides."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from exchange.violations.rules import CASE_RULES, CaseParty
 from exchange.violations.store import CaseQuery, ViolationStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
+from registry.directory.departments import Departments
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Role
 
@@ -121,11 +123,13 @@ class CaseTasks(TaskSource):
     Args:
         cases: of violations.
         attributes: rules in force.
+        departments: which have merged into the viewer's, and are heard by it.
     """
 
-    def __init__(self, cases: ViolationStore, attributes: AttributeProvider) -> None:
+    def __init__(self, cases: ViolationStore, attributes: AttributeProvider, departments: Departments) -> None:
         self._cases = cases
         self._attributes = attributes
+        self._departments = departments
 
     @property
     @override
@@ -140,7 +144,11 @@ class CaseTasks(TaskSource):
         if not own and not viewer.allows(Action.VIOLATION_CONFIRM):
             return _NOTHING
         states = _HEARD if own else frozenset(CaseState) - {CaseState.CLOSED}
-        page = self._cases.page(reader, CaseQuery(respondent=own or None, states=states, before=after, limit=limit))
+        taken_over = self._departments.taken_over_by(reader, own) if own else frozenset[str]()
+        query = CaseQuery(respondent=own or None, states=states, before=after, limit=limit)
+        if taken_over:  # what they reported is on the page too, and is no task
+            query = replace(query, respondent=None, party=own, taken_over=taken_over)
+        page = self._cases.page(reader, query)
         if not page:
             return _NOTHING
         cases = [one for one in page if not isinstance(one, DamagedRow)]
@@ -148,13 +156,17 @@ class CaseTasks(TaskSource):
         rules = self._attributes.rules(reader)
         found = []
         for one in cases:
-            acts = _decisions(one, viewer, persons)
+            acts = _decisions(one, viewer, persons, taken_over)
             if acts:
                 found.append((one.id, _case(one, acts, _order_due(one, rules, viewer))))
         return Portion(found, _cursor(page[-1] if len(page) == limit else None), len(page))
 
 
-def _decisions(case: ViolationCase, viewer: Viewer, persons: Mapping[str, str]) -> tuple[str, ...]:
+def _decisions(
+    case: ViolationCase, viewer: Viewer, persons: Mapping[str, str], taken_over: frozenset[str]
+) -> tuple[str, ...]:
+    heard = case.occurrence.respondent
+    heard = viewer.actor.department if heard in taken_over else heard
     side = CaseParty.RESPONDENT if viewer.actor.department else CaseParty.AUTHORITY
     refusal = refuse_second_signature(case.reported_by, viewer.actor.id, persons) if case.reported_by else None
     return tuple(
@@ -163,7 +175,7 @@ def _decisions(case: ViolationCase, viewer: Viewer, persons: Mapping[str, str]) 
         if rule.source is case.state
         and rule.party is side
         and not (rule.not_by_reporter and refusal is not None)
-        and viewer.allows(rule.action, department=case.occurrence.respondent or None)
+        and viewer.allows(rule.action, department=heard or None)
     )
 
 

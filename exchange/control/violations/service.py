@@ -11,7 +11,8 @@ gate, with an entry of its own:
 Where the grant was renewed, it is the renewal in force to which this happens.
 
 The data authority decides, and sees every case, as an auditor does. A department sees the cases that concern it and
-those that it reported, and is heard in the former; it learns of no others, not even whether there are any.
+those that it reported, and is heard in the former; it learns of no others, not even whether there are any. A case
+stays that of the department that it names; once this has merged, its successor sees it and is heard in its place.
 """
 
 from collections.abc import Callable, Sequence
@@ -217,6 +218,7 @@ class ViolationService:
                 order=order,
                 due=None if due is None else due.at,
                 referral=decision.referral,
+                heir=self._heir(work, case.occurrence.respondent),
             )
             before, case = case, advance(case, said, persons=persons)
             self._store.change(work, case)
@@ -258,8 +260,10 @@ class ViolationService:
         action = Action.VIOLATION_READ
         allowed = decide_control(actor, action, standing=standing, department=actor.department or None)
         authorized = self._enforcer.admit(actor, action, "*", call, allowed)
-        query = replace(query, party=actor.department) if actor.department else query
         with self._database.read() as reader:
+            if actor.department:
+                taken_over = self._departments.taken_over_by(reader, actor.department)
+                query = replace(query, party=actor.department, taken_over=taken_over)
             rules, now = self._attributes.rules(reader), self._attributes.now(reader)
             found = self._store.page(reader, query)
         self._enforcer.record_read(authorized, {"count": len(found)})
@@ -267,12 +271,22 @@ class ViolationService:
 
     def _decided(self, actor: Actor, action: Action, case: ViolationCase | None) -> Allow | Deny:
         """Decide an act on one case; of one that does not concern the department, as if there were none."""
-        concerned = set() if case is None else {case.occurrence.respondent}
+        named = set() if case is None else {case.occurrence.respondent}
         if case is not None and action is Action.VIOLATION_READ:
-            concerned.add(case.occurrence.reporter)
+            named.add(case.occurrence.reporter)
+        with self._database.read() as reader:
+            concerned = {self._heir(reader, one) or one for one in named}
         standing = self._attributes.standing(actor)
         department = actor.department if actor.department in concerned else None
         return decide_control(actor, action, standing=standing, department=department)
+
+    def _heir(self, reader: Reader, department: str) -> str:
+        """Return who has taken a department over; empty where nobody has, or its row does not say so any more."""
+        try:
+            heir = self._departments.heir(reader, department) if department else ""
+        except (CorruptError, InvalidError):
+            return ""
+        return "" if heir == department else heir
 
     def _reported(self, reader: Reader, actor: Actor, report: Report, grant: Grant | None, now: datetime) -> Occurrence:
         """Return what is reported, if it can be the respondent's violation.

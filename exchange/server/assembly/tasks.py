@@ -50,7 +50,7 @@ def open_tasks(core: Dependencies) -> TaskService:
             CatalogueTasks(PostgresRecords(core.tags), attributes),
             TicketTasks(corrections, attributes),
             NoticeTasks(corrections),
-            CaseTasks(PostgresViolations(core.tags), attributes),
+            CaseTasks(PostgresViolations(core.tags), attributes, core.registry.departments),
             ProposalTasks(PostgresProposals(core.tags), PostgresIdentityStore(core.tags), attributes),
             ApprovalTasks(PostgresApprovals(core.tags), schemas.owner),
             RuleTasks(PostgresRuleChanges(core.tags)),

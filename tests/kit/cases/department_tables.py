@@ -43,7 +43,7 @@ HISTORY: Final = {
     "registry_catalogue_version": "earlier versions",
     "registry_department_version": "earlier versions",
     "supervision_event": "what the log shows of a department, when it was so",
-    "violation_case": "who broke a rule stays who broke it; the data authority alone decides on the case (ADR 0097)",
+    "violation_case": "who broke a rule stays who broke it; its successor is heard (ADR 0111)",
 }
 """Table → why a row may name a department that has ended."""
 
