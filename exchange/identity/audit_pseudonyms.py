@@ -5,7 +5,8 @@
     a key    AES-256(K_audit, pseudonym under K_topic): one block, so that equal persons of a topic are equal in a month
 
 A holder of K_audit finds a person's batches of that month and the order of a batch; once it is destroyed, what is
-stored says nothing about anybody, in backups too. Batches of earlier versions have no header and hold the pseudonyms
+stored says nothing about anybody, in backups too. A subject of a look-up is named by its own keyed hash (HMAC) under a
+key that is derived from the month's. Batches of earlier versions have no header and hold the pseudonyms
 under K_topic themselves, so that their length is a multiple of 16; they stay as they are, until they are pruned.
 
 The gateway that stores the first batch of a month draws its key. Processes on one data folder share it. A host with a
@@ -13,6 +14,7 @@ folder of its own draws its own key: the header says which key is needed, `pool 
 """
 
 import hashlib
+import hmac
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -62,6 +64,17 @@ class AuditPseudonyms:
         packed = _cipher(key).encryptor().update(b"".join(keys))
         header = _VERSION + epoch.encode() + fingerprint(key)
         return [header, packed]
+
+    def subjects(self, identifiers: Sequence[tuple[str, str]]) -> tuple[str, bytes, list[bytes]]:
+        """Return epoch, fingerprint of its key, and the pseudonym of each (type, canonical number), in order.
+
+        Whoever holds the key finds every entry of the month that names a person, whatever was asked and by whom; once
+        it is destroyed, the pseudonyms say nothing about anybody.
+        """
+        epoch, key = self._key()
+        keyed = hmac.digest(key, b"exchange-pool/1/subjects", hashlib.sha256)
+        names = (f"{kind}\x1f{number}".encode() for kind, number in identifiers)
+        return epoch, fingerprint(key), [hmac.digest(keyed, one, hashlib.sha256)[:PSEUDONYM_SIZE] for one in names]
 
     def open(self, stored: bytes) -> bytes:
         """Return the pseudonyms under K_topic, end to end; empty where the key is destroyed, or is another folder's."""

@@ -17,6 +17,7 @@ WRONG = {
     "rooms-of-exchange": ("exchange/audit/note.py", "exchange.records.publish"),
     "rooms-of-connectors": ("connectors/mapping/conversion.py", "connectors.publishing.publisher"),
     "rooms-of-access": ("exchange/access/view/mask.py", "exchange.access.grants.store"),
+    "lookups": ("exchange/lookups/subjects.py", "exchange.records.fetch"),
     "rooms-of-hub": ("exchange/hub/fold/claim.py", "exchange.hub.store.tables"),
     "hub-fold": ("exchange/hub/fold/claim.py", "registry.database.unit_of_work"),
     "hub": ("exchange/hub/fold/claim.py", "exchange.broker.port"),
