@@ -5,6 +5,7 @@ carries authority, the last version of each grant, the last batch of each lane, 
 Compared with the restored database, it says which rows are older than the log, and which are lost.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,8 @@ from schemas.access import Action
 
 __all__ = ["Gap", "GapGrant", "OldRows"]
 
+_CASES = "violation_case"
+_OF_ORDERS = frozenset({Action.VIOLATION_ORDER, Action.VIOLATION_ACCEPT, Action.VIOLATION_ESCALATE})
 _UTC_8 = 8 * 3600
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -49,6 +52,7 @@ class Gap:
         grants: by id. lanes: number of the last batch, by lane. released: records by grant and day of UTC+8.
         revoked: accounts that were revoked.
         erasures: entries that confirm an erasure, by the erasure's id.
+        orders: orders of rectification that are open at the end: violation case → grant, empty where it is about none.
         restores: statements of earlier restores.
     """
 
@@ -59,6 +63,7 @@ class Gap:
     released: dict[tuple[str, date], int] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     erasures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    orders: dict[str, str] = field(default_factory=dict)
     _rows: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def read(self, entry: Mapping[str, Any], *, known: bool) -> None:
@@ -75,16 +80,25 @@ class Gap:
             self.lanes[data["lane"]] = max(self.lanes.get(data["lane"], 0), data["sequence"])
         elif action == Action.FETCH:
             if not known:
-                day = date.fromordinal(_EPOCH + (at // 1_000_000 + _UTC_8) // 86_400)
-                key = entry["grant"]["id"], day
-                self.released[key] = self.released.get(key, 0) + data["count"]
+                self._count_release(entry["grant"]["id"], at, data["count"])
         elif action == Action.USER_REVOKE:
             self.revoked.add(data["account"])
         elif action == Action.ERASURE_CONFIRM:
             self.erasures[data["erasure"]] = entry
+        elif action in _OF_ORDERS:
+            self._read_order(action, data)
         elif "grant" in entry and makes_version(action):  # a read names a version, too
             grant = entry["grant"]
             self.grants[grant["id"]] = GapGrant(grant["version"], action)
+
+    def _count_release(self, grant: str, at: int, count: int) -> None:
+        day = date.fromordinal(_EPOCH + (at // 1_000_000 + _UTC_8) // 86_400)
+        self.released[grant, day] = self.released.get((grant, day), 0) + count
+
+    def _read_order(self, action: str, data: Mapping[str, Any]) -> None:
+        self.orders.pop(data["case"], None)
+        if action == Action.VIOLATION_ORDER:
+            self.orders[data["case"]] = data.get("grant", "")
 
     def compare(self, stored: Mapping[tuple[str, str], str]) -> OldRows:
         """Return the rows that the database has in another state than the log; *stored*: its tags, by table and key."""
@@ -97,3 +111,8 @@ class Gap:
             elif now != tag:
                 found.older[row] = (tag, now)
         return found
+
+    def lost_orders(self, old: OldRows) -> dict[str, str]:
+        """Return the open orders that the database does not know: violation case → grant."""
+        rows = {*old.older, *old.lost}
+        return {case: grant for case, grant in sorted(self.orders.items()) if (_CASES, json.dumps([case])) in rows}

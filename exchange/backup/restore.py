@@ -126,6 +126,7 @@ class Restored:
         missing: entries from the end of the log to the checkpoint kept outside; 0 where none are known.
         lanes: by lane, the last batch that the pool has now, and had.
         older, lost: rows that carry authority, as they were set back, or lost.
+        orders: orders of rectification that the database does not know, to be given again: violation case → grant.
         replay: what was taken away.
         kept: what Kafka has kept; None where records are in the database.
     """
@@ -140,6 +141,7 @@ class Restored:
     lanes: Mapping[str, tuple[int, int]]
     older: int
     lost: int
+    orders: Mapping[str, str]
     replay: Replay
     kept: KafkaRecords | None = None
 
@@ -372,6 +374,7 @@ class _Restoration:
             lanes=lanes,
             older=len(old.older),
             lost=len(old.lost),
+            orders=gap.lost_orders(old),
             replay=replay,
             kept=self._kept,
         )
@@ -434,8 +437,12 @@ class _Restoration:
         if self._kept is not None:
             data["receipts"] = self._kept.receipts
         self._entries.record(work, RESTORED, RESTORE, data, entry_id=self._statement)
-        for name, back in (("lanes", lanes), ("grants", grants)):
-            listed: list[Json] = [[key, now, before] for key, (now, before) in back.items()]
+        listed_of: dict[str, list[Json]] = {
+            "lanes": [[key, now, before] for key, (now, before) in lanes.items()],
+            "grants": [[key, now, before] for key, (now, before) in grants.items()],
+            "orders": [[case, grant] for case, grant in gap.lost_orders(old).items()],
+        }
+        for name, listed in listed_of.items():
             for at in range(0, len(listed), _CHUNK):
                 self._entries.record(work, RESTORED, RESTORE, {"of": self._statement, name: listed[at : at + _CHUNK]})
 

@@ -147,6 +147,11 @@ def restore_command(
     print_line(f"  rows            {done.older} were set back to the backup, {done.lost} are lost")
     for lane, (now, before) in done.lanes.items():
         print_line(f"  lane            {lane}: batch {now}, was {before}; its connector publishes the rest again")
+    for case, grant in done.orders.items():
+        print_line(
+            f"  order LOST      violation case {case}{f', grant {grant}' if grant else ''}: report and order it again "
+            "before the grant is resumed"
+        )
     if done.kept is not None:
         print_line(
             f"  records         Kafka has kept every batch: {done.kept.receipts} receipts come from the log, "

@@ -1,6 +1,6 @@
 """Settlement of a restore, by two persons: what the log says was lost is read, and the pool releases records again.
 
-    status      what the statement says: entries, lanes, grants, accounts; and how far each lane is by now
+    status      what the statement says: entries, lanes, grants, lost orders; and how far each lane is by now
     propose     an operator or the data authority; its entry is the proposal
     confirm     the data authority, another person; from then on records are released
 
@@ -72,9 +72,11 @@ class Restores:
             return {}
         lanes: dict[str, tuple[int, int]] = {}
         grants: dict[str, tuple[int, int]] = {}
+        orders: dict[str, str] = {}
         for one in entries:
             if one["data"].get("of") == statement["id"]:
                 lanes |= {lane: (has, had) for lane, has, had in one["data"].get("lanes", ())}
+                orders |= dict(one["data"].get("orders", ()))
                 grants |= {grant: (has, had) for grant, has, had in one["data"].get("grants", ())}
         with self._database.read() as reader:
             now = {str(lane): last for lane, last in self._receipts.last_sequences(reader).items()}
@@ -90,6 +92,7 @@ class Restores:
             "grants": [
                 {"grant": grant, "restored": has, "before": had} for grant, (has, had) in sorted(grants.items())
             ],
+            "orders": [{"case": case, "grant": grant} for case, grant in sorted(orders.items())],
         }
 
     def propose(self, actor: Actor, call: RequestContext) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
 from tests.kit.patience import wait_for
 from tests.kit.share import count, random_of
 from tests.kit.world.lost import TOPIC, City, cli, readyz, refused_fetch, restored, serving, settle, verify
-from tests.kit.world.world import World, kill_postmaster
+from tests.kit.world.world import Office, World, kill_postmaster
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
 
@@ -30,9 +30,13 @@ def city() -> Iterator[City]:
         assert len(city.draw(city.kept, city.drawer)[0]) == 30
         edited = edit_a_grant(city)
         (world.folder / "edited").write_text(edited)
+        office = world.department("统计局")
+        ordered = office.request(TOPIC, ["permit_no"])
+        city.provider.approve(ordered)
         city.back_up()
         for event in ("suspend", "terminate"):
             city.head.post(f"/grants/{edited}/{event}", {"reason": "its row was edited"})
+        (world.folder / "ordered").write_text(json.dumps(order_a_rectification(world, office, ordered)))
         city.go_on()
         assert "p7" not in city.draw(city.kept, city.drawer)[0]
         (world.folder / "kept").write_text(city.checkpoint)
@@ -41,6 +45,20 @@ def city() -> Iterator[City]:
         world.data.rename(world.folder / "lost")
         shutil.rmtree(world.folder / "lost" / "pg")
         yield city
+
+
+def order_a_rectification(world: World, office: Office, grant: str) -> dict[str, str]:
+    """Report, confirm and order about a grant of the backup; and in another case, whose order is settled."""
+    second, root = world.account("ma-da", "data_authority"), world.root
+    cases = [
+        second.post("/violations", {"code": code, "grant": grant, "reason": "举报"})["id"] for code in ("C3", "C6")
+    ]
+    for case in cases:
+        root.post(f"/violations/{case}/confirm", {"reason": "查实"})
+        root.post(f"/violations/{case}/order", {"reason": "删除多取的数据"})
+    office.account("sharing_office_head").post(f"/violations/{cases[1]}/reply", {"reason": "已删除"})
+    root.post(f"/violations/{cases[1]}/accept", {"reason": "已核"})
+    return {"case": cases[0], "grant": grant}
 
 
 def edit_a_grant(city: City) -> str:
@@ -70,6 +88,11 @@ def test_where_the_log_survives_what_was_revoked_ended_and_erased_stays_so(city:
         with pytest.raises(RefusedError):
             city.head_again().post("/restore/settlements")
         status = world.root.get("/restore")
+        # An order that the database has lost is told, and its grant is suspended until somebody looks at it.
+        ordered = json.loads((world.folder / "ordered").read_text())
+        assert f"order LOST      violation case {ordered['case']}, grant {ordered['grant']}" in said
+        assert status["orders"] == [ordered]
+        assert city.head_again().get(f"/grants/{ordered['grant']}")["state"] == "suspended"
         assert not status["settled"]
         assert readyz(world) == {"restore": Reason.RESTORE_UNSETTLED}
         assert status["lanes"] == [{"lane": str(city.lane.lane), "restored": 1, "before": 3, "now": 1}]
