@@ -29,7 +29,7 @@ from exchange.cli import accounts, audit, backup, broker, clock, control, erase,
 from exchange.cli.catalogue import elements, entries, export, inventory, search
 from exchange.cli.corrections import tickets
 from exchange.cli.directory import departments, duties, zones
-from exchange.cli.hub import predicates
+from exchange.cli.hub import conflicts, predicates
 from exchange.cli.hub import rules as hub_rules
 from exchange.cli.output import CommandGroup, fail
 from exchange.cli.oversight import violations
@@ -73,6 +73,7 @@ working_days.add_to(app)
 profiles.add_to(app)
 hub_rules.add_to(app)
 predicates.add_to_group()
+conflicts.add_to_group()
 reports.add_to(app)
 report_figures.add_to_group()
 report_resources.add_to_group()

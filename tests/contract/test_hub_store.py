@@ -183,6 +183,19 @@ def test_links_are_followed_over_any_number_and_keep_their_first_claim(home: Hom
         assert home.store.related(reader, [THREE])[THREE] == {ONE, TWO, THREE}
 
 
+def test_open_conflicts_of_a_library_come_by_field_and_place_up_to_a_limit(home: Home) -> None:
+    first = ConflictRow(handle=TWO, library="population", field="a", winner=place(3), loser=place(1), opened=1)
+    second = replace(first, handle=ONE, loser=place(2))
+    third = replace(first, handle=ONE, field="b", loser=place(1))
+    closed, other = replace(first, field="c", closed=4), replace(first, library="address")
+    with home.db.begin() as work:
+        home.store.put_conflicts(work, [third, closed, other, second, first])
+    with home.db.read() as reader:
+        assert home.store.conflicts_in(reader, "population", 9) == [first, second, third]
+        assert home.store.conflicts_in(reader, "population", 2) == [first, second]
+        assert home.store.conflicts_in(reader, "credit", 9) == []
+
+
 def test_conflicts_open_close_and_open_again_with_their_intervals(home: Home) -> None:
     row = ConflictRow(handle=ONE, library="population", field="full_name", winner=place(1), loser=place(2), opened=3)
     other = replace(row, field="sex_code")

@@ -1,6 +1,7 @@
 """The hub draws from a served pool as the department that it is: by certificate and grants, each draw an entry."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,6 +193,29 @@ def test_what_two_departments_publish_becomes_one_record_with_the_source_of_each
     assert not prov.fields[0][1] & FieldFlag.CONFLICT
     assert town.golden(6)[0] == {"full_name": "branch 6", "phone": "1"}
     assert town.golden(6)[1].fields[0][1] & FieldFlag.SECONDARY
+
+
+def test_the_operator_sees_open_conflicts_by_place_and_no_value(town: Town) -> None:
+    words = ("pool", "hub", "conflicts", "legal-entity", "--data", str(town.world.data))
+    shown = town.world.programs.run(*words).stdout
+    lines = [line.split("\t") for line in shown.splitlines()]
+    place = r"{} 1/\d+/\d+"
+    # Ten firms are in both resources; one name was corrected since, one record withdrawn.
+    assert len([one for one in lines if one[:2] == ["legal-entity", "full_name"]]) == 8
+    for _, _, winner, loser in lines[-8:]:
+        assert re.fullmatch(place.format(TOPICS[0]), winner)
+        assert re.fullmatch(place.format(TOPICS[1]), loser)
+    assert len({loser for *_, loser in lines[-8:]}) == 8
+    for hidden in (
+        "firm ",
+        "branch ",
+        uscc(0)[:9],
+        handle_of(town.keys.handle_key(), identifier("uscc", uscc(0))).hex(),
+    ):
+        assert hidden not in shown
+    few = town.world.programs.run(*words, "--limit", "3", "--json").stdout
+    assert [one["loser"] for one in json.loads(few)] == [loser for *_, loser in lines[-8:]][:3]
+    assert json.loads(town.world.programs.run(*words[:3], "population", *words[4:], "--json").stdout) == []
 
 
 def test_every_batch_that_it_drew_is_an_entry_of_the_log(town: Town) -> None:

@@ -315,17 +315,17 @@ class PostgresHub(HubStore):
             "SELECT handle, library, field, winner, loser, opened FROM hub_conflict"
             " WHERE handle = ANY(CAST(:handles AS bytea[])) AND closed IS NULL"
         )
-        return [
-            ConflictRow(
-                handle=Handle(bytes(row.handle)),
-                library=row.library,
-                field=row.field,
-                winner=_unpacked(row.winner),
-                loser=_unpacked(row.loser),
-                opened=row.opened,
-            )
-            for row in connection_of(reader).execute(statement, {"handles": sorted(handles)})
-        ]
+        rows = connection_of(reader).execute(statement, {"handles": sorted(handles)})
+        return [_conflict(row) for row in rows]
+
+    @override
+    def conflicts_in(self, reader: Reader, library: str, limit: int) -> Sequence[ConflictRow]:
+        statement = sa.text(
+            "SELECT handle, library, field, winner, loser, opened FROM hub_conflict"
+            " WHERE library = :library AND closed IS NULL ORDER BY field, loser, winner, handle LIMIT :limit"
+        )
+        rows = connection_of(reader).execute(statement, {"library": library, "limit": limit})
+        return [_conflict(row) for row in rows]
 
     @override
     def put_conflicts(self, work: UnitOfWork, rows: Sequence[ConflictRow]) -> None:
@@ -420,6 +420,17 @@ def _key(row: Any) -> WrappedKey:
         wrapped=None if row.wrapped is None else bytes(row.wrapped),
         kek=row.kek,
         erased_at=row.erased_at,
+    )
+
+
+def _conflict(row: sa.Row[Any]) -> ConflictRow:
+    return ConflictRow(
+        handle=Handle(bytes(row.handle)),
+        library=row.library,
+        field=row.field,
+        winner=_unpacked(row.winner),
+        loser=_unpacked(row.loser),
+        opened=row.opened,
     )
 
 

@@ -158,6 +158,10 @@ class HubStore(Protocol):
         """Return the conflicts of subjects that are open, in no order."""
         ...
 
+    def conflicts_in(self, reader: Reader, library: str, limit: int) -> Sequence[ConflictRow]:
+        """Return open conflicts of a library, ordered by field, place of the loser and of the winner, and subject."""
+        ...
+
     def put_conflicts(self, work: UnitOfWork, rows: Sequence[ConflictRow]) -> None:
         """Store conflicts that are opened, or that are closed."""
         ...
@@ -377,6 +381,11 @@ class MemoryHub(HubStore):
     @override
     def open_conflicts(self, reader: Reader, handles: Collection[Handle]) -> Sequence[ConflictRow]:
         return [one for one in self._conflicts.values() if one.handle in handles and one.closed is None]
+
+    @override
+    def conflicts_in(self, reader: Reader, library: str, limit: int) -> Sequence[ConflictRow]:
+        found = [one for one in self._conflicts.values() if one.library == library and one.closed is None]
+        return sorted(found, key=lambda one: (one.field, one.loser, one.winner, one.handle))[:limit]
 
     @override
     def put_conflicts(self, work: UnitOfWork, rows: Sequence[ConflictRow]) -> None:
