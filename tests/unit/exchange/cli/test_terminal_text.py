@@ -27,10 +27,10 @@ _EVIL = (
 _FORBIDDEN = set(_EVIL) - set("\t\n") - {one for one in _EVIL if one.isprintable()}
 _TIME = "2026-10-01T00:00:00+00:00"
 _CLI = Path(output.__file__).parent
-# They read no text of a department: files of the log, the backup or the broker, numbers of versions, counts.
+# They read no text of a department: files of the log, the backup or the broker, numbers of versions, counts, places.
 _OFFLINE = {
     "init", "serve", "status", "alarms", "migrate", "renew-receipts-key", "demo", "keys export", "audit verify",
-    "audit check-proof", "audit bundle", "profile check", "hub rules check",
+    "audit check-proof", "audit bundle", "profile check", "hub rules check", "hub conflicts",
     "audit report", "audit stream", "audit reindex", "user token", "backup create", "backup verify", "backup restore",
     "backup new-key", "broker check", "broker verify", "broker schemas", "broker apply", "broker renew-generations",
 }  # fmt: skip
@@ -270,7 +270,9 @@ def test_every_list_and_every_show_is_among_the_commands_that_are_run() -> None:
     assert set(_COMMANDS) >= _OFFLINE, _OFFLINE - set(_COMMANDS)
     assert len(_READING) >= 20
     assert set(_READING) <= set(_ONLINE) | {"keys"}
-    assert {name for name in _COMMANDS if _has_json(name)} <= {*_ONLINE, "audit verify", "broker verify", "status"}
+    assert {name for name in _COMMANDS if _has_json(name)} <= {
+        *_ONLINE, "audit verify", "broker verify", "hub conflicts", "status",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("terminal", [False, True])
