@@ -4,6 +4,9 @@ Nobody is told why there is no record: unknown, erased, restricted, set aside by
 `None` here, after the same reads and as much decryption: where there is nothing to open, a decoy is opened, and its
 value goes through the view as the others do, to be thrown away.
 
+Two rows are opened for each subject: its own, which may lead to the record of a linked one, and that record. A row
+proves itself before what it leads to is used; where there is none, the decoy is opened in its place.
+
 What is answered is of one moment: the numbers of the buckets' batches are read before and after the rows, and the rows
 again where a step was committed between.
 """
@@ -65,7 +68,8 @@ class ReadRecords:
 @dataclass(frozen=True, slots=True)
 class _Stored:
     asked: Sequence[Handle]
-    rows: Mapping[Handle, GoldenRow]  # by the handle that was asked for
+    direct: Mapping[Handle, GoldenRow]  # of the handle itself
+    rows: Mapping[Handle, GoldenRow]  # by the handle that was asked for, where its record stands
     keys: Mapping[Handle, WrappedKey]
     marks: Mapping[Handle, Sequence[Mark]]
     basis: Mapping[int, int]
@@ -133,6 +137,7 @@ class GoldenReading:
         active = self._rules.active(reader, library)
         return _Stored(
             asked=handles,
+            direct=direct,
             rows={one: found[head] for one, head in heads.items() if head in found},
             keys=self._store.keys(reader, {*handles, *heads.values()}),
             marks={one: [*marks.get(one, ()), *marks.get(head, ())] for one, head in heads.items()},
@@ -147,10 +152,15 @@ class GoldenReading:
         return ReadRecords(records=records, basis=stored.basis, rules=stored.active)
 
     def _open(self, library: str, asked: Handle, stored: _Stored, ring: Keyring, now: int) -> OpenedRecord | None:
-        row = stored.rows.get(asked)
+        row, direct = stored.rows.get(asked), stored.direct.get(asked)
         marks = stored.marks[asked]
+        # The row that was followed proves itself first: else who writes to the database leads to another's record.
+        if direct is not None and asked in ring.keys and (own := ring.of(asked)) is not None:
+            unseal(own, golden_context(direct), direct.sealed)
+        else:
+            self._decoy.open()
         if row is None or asked not in ring.keys or ring.of(asked) is None or (key := ring.of(row.handle)) is None:
-            if row is not None:
+            if row is not None or direct is not None:
                 ring.of(asked)  # raises where the row of its key was removed
             self._decoy.open()
             return None

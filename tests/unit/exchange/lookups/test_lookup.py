@@ -266,3 +266,22 @@ def test_who_was_linked_is_answered_under_each_of_the_numbers(library: Library) 
     assert library.shown(library.lookup(2).values[0])["full_name"] == "姓名1"
     library.mark(1, RESTRICTED)
     assert library.lookup(2).values == [b""]
+
+
+def test_a_row_that_somebody_leads_to_another_subject_gives_no_answer() -> None:
+    library = Library()
+    library.add(1)
+    library.add(2)
+    library.add(3)
+    moved = {"flags": GoldenFlag.MOVED, "prov": bytes(library.handle(1))}
+    two, three = library.handle(2), library.handle(3)
+    honest = library.vault.golden(b"", handle=three, flags=GoldenFlag.MOVED, prov=bytes(two))
+    with library.db.begin() as work:
+        of_two = library.store.golden(work, [two])[two]
+        library.store.put_golden(work, [replace(of_two, **moved), replace(honest, prov=moved["prov"])])
+    for person in (2, 3):
+        with pytest.raises(CorruptError) as error:
+            library.lookup(person)
+        assert error.value.reason is Reason.ROW_FORGED
+    assert library.shown(library.lookup(1).values[0])["full_name"] == "姓名1"
+    assert len(library.entries) == 1
