@@ -73,6 +73,7 @@ class City:
         )
         grants: Any = Grants(self.access)
         unused: Any = None
+        merged_none: Any = SimpleNamespace(heir=lambda _, department: department)
         self.service = ViolationService(
             database=db,
             enforcer=Enforcer(db, self.world.ledger(), pool_id="test-pool", clock=lambda: self.world.make.now),
@@ -80,7 +81,7 @@ class City:
             store=self.cases,
             access=self.access,
             grants=grants,
-            departments=unused,
+            departments=merged_none,
             entries=self.world.entries,
             new_id=lambda: CASE,
         )
