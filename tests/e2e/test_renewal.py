@@ -157,6 +157,25 @@ def test_a_renewal_with_other_rows_withdraws_what_leaves_and_brings_what_comes(t
     assert "0 records received" in drawer.draw()
 
 
+def test_of_a_renewal_with_other_fields_what_the_consumer_holds_already_is_counted(town: Town) -> None:
+    office, old = town.consumer("统计局")
+    new = town.renew(office, old, fields=["permit_no", "note"])
+    head = town.provider.account("sharing_office_head")
+    together = head.get(f"/grants/{new}")["review"]["together"]
+    assert together["grants"] == [old], "the same record keys: both deliveries can be joined"
+    assert {*PERMITS, "note"} <= {*together["fields"]}
+    assert f"together with grants {old} this department will hold" in town.pool(town.provider, "grant", "show", new)
+    town.provider.approve(new)
+    [decided] = [
+        one["entry"]["data"]
+        for one in town.world.root.list("/audit/entries", {"action": "exchange:grant:approve", "grant": new})
+        if one["entry"]["decision"] == "allow"
+    ]
+    assert decided["together_with"] == [old]
+    assert (town.grant(old)["state"], town.grant(new)["state"]) == ("completed", "active")
+    assert head.get(f"/grants/{new}")["review"]["together"]["ended"] == [old]
+
+
 def record_keys(url: sa.URL) -> dict[str, str]:
     engine = sa.create_engine(url)
     with engine.connect() as connection:

@@ -10,7 +10,8 @@ of its schema:
                 several predicates are answered: a second person of the provider must have confirmed
     adds        what the grant adds to the others; nothing, perhaps, and then it is not needed
 
-A grant holds from its approval until it ends, while it is suspended too. What ended grants have delivered may still be
+A grant holds from its approval until it ends, while it is suspended too; one that is renewed is held beside its renewal
+where this delivers something else (`exchange.access.grants.renewal`). What ended grants have delivered may still be
 at the department; they are named, and decided nothing on.
 """
 

@@ -30,6 +30,7 @@ __all__ = [
     "find_successor",
     "quota_of",
     "renewal",
+    "takes_the_place_of",
 ]
 
 _INHERITED_FROM = frozenset({GrantState.ACTIVE, GrantState.EXPIRED})
@@ -161,6 +162,14 @@ def _difference(name: str, before: Sequence[str], after: Sequence[str]) -> list[
     if not signed:
         return [f"the order of the {name}"] if tuple(before) != tuple(after) else []
     return [f"{name} ({' '.join(signed)})"]
+
+
+def takes_the_place_of(request: Grant, grant: Grant) -> bool:
+    """Return whether a request renews a grant and delivers the same: then the two are not held beside each other.
+
+    A renewal with another view has the same record keys, so that what the grant delivered can be joined with it.
+    """
+    return request.renews == grant.id and _view(request) == _view(grant)
 
 
 def _view(grant: Grant) -> tuple[object, ...]:

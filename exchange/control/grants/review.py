@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from exchange.access.decision.parties import flow_of
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
-from exchange.access.grants.renewal import describe_renewal
+from exchange.access.grants.renewal import describe_renewal, takes_the_place_of
 from exchange.access.grants.returned import returned_area
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
@@ -181,7 +181,7 @@ class GrantReview:
             others=tuple(
                 self._part(reader, one, masks, levels)
                 for one in found
-                if one.id not in {grant.id, grant.renews} and one.state in HOLDING
+                if one.id != grant.id and one.state in HOLDING and not takes_the_place_of(grant, one)
             ),
             ended=tuple(one for one in found if one.id != grant.id and one.state in ENDED),
             masks=masks,
