@@ -72,7 +72,6 @@ class City:
             rules=ShippedRules().rules,
         )
         grants: Any = Grants(self.access)
-        unused: Any = None
         merged_none: Any = SimpleNamespace(heir=lambda _, department: department)
         self.service = ViolationService(
             database=db,
