@@ -158,7 +158,7 @@ class GoldenReading:
         if direct is not None and asked in ring.keys and (own := ring.of(asked)) is not None:
             unseal(own, golden_context(direct), direct.sealed)
         else:
-            self._decoy.open()
+            self._decoy.open_row()
         if row is None or asked not in ring.keys or ring.of(asked) is None or (key := ring.of(row.handle)) is None:
             if row is not None or direct is not None:
                 ring.of(asked)  # raises where the row of its key was removed
@@ -211,4 +211,8 @@ class _Decoy:
 
     def open(self) -> None:
         self._outer.decrypt(self._nonce, self._wrapped, b"")
+        self.open_row()
+
+    def open_row(self) -> None:
+        """Open a row alone: a subject's key is unwrapped once for both of its rows."""
         self._inner.decrypt(self._nonce, self._sealed, b"")
