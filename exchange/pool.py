@@ -11,6 +11,7 @@ return_flow               a lower level's own rows         exchange/control/gran
 request_reads             how requests were decided on     exchange/control/grants/request_reads.py
 request_clocks            what has run out                 exchange/control/grants/request_clocks.py
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
+row_counter               rows that a grant keeps now       exchange/control/grants/row_count.py
 administration            departments, catalogue           exchange/control/administration.py
 catalogue                 reviews, updates, retirement     exchange/control/catalogue/entries.py
 elements                  data elements, lead departments  exchange/control/catalogue/elements.py
@@ -76,6 +77,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.request_clocks import RequestClocks
 from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
+from exchange.control.grants.row_count import RowCounter
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.hub.predicates import PredicateService
@@ -143,6 +145,7 @@ class Pool:
     request_clocks: RequestClocks
     grant_permissions: GrantPermissions
     grant_use: GrantUse
+    row_counter: RowCounter
     administration: Administration
     catalogue: CatalogueService
     elements: ElementService

@@ -176,6 +176,17 @@ def grant_use(who: Caller, grant_id: str) -> Document:
     return who.pool.grant_use.use(who.actor, who.call, grant_id)
 
 
+@router.get("/grants/{grant_id}/rows", tags=["grants"])
+def grant_rows(who: Caller, grant_id: str) -> Document:
+    """Return how many rows a grant, or what is asked for, keeps now, rounded; for its provider and the authority.
+
+    `rows`: to two digits, 20 with `fewer` where there are fewer; `read`: records that were read, the newest 200,000 at
+    most; `whole`: whether these are all.
+    """
+    found = who.pool.row_counter.count(who.actor, who.call, grant_id)
+    return {"grant": grant_id, "rows": found.rows, "fewer": found.fewer, "read": found.read, "whole": found.whole}
+
+
 @router.get("/grants/{grant_id}/may", tags=["grants"])
 def grant_permissions(who: Caller, grant_id: str) -> Document:
     """Return what the caller may do with a grant now: each event, whether it is allowed, and why it is not."""

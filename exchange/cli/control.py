@@ -175,6 +175,18 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
     print_lines(describe_grant(document, departments, purposes))
 
 
+@grant.command("rows")
+def grant_rows(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
+    """Say how many rows a grant, or what is asked for, keeps now: a rounded number, for its provider."""
+    document = client(context).get(f"/grants/{grant_id}/rows")
+    if as_json:
+        print_json(document)
+        return
+    number = f"fewer than {document['rows']}" if document["fewer"] else f"about {document['rows']:,}"
+    records = f"{document['read']:,} records" if document["whole"] else f"the newest {document['read']:,} records"
+    print_line(f"{grant_id}: {number} rows, of {records}")
+
+
 @grant.command("renew")
 def grant_renew(
     context: typer.Context,

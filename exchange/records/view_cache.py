@@ -105,6 +105,23 @@ class ViewCache(GrantViews):
             self._alarm(result.alarm)
         return ViewOutput(selected=result.kept, values=result.values)
 
+    def kept(self, grant: Grant, values: Sequence[bytes | None]) -> Sequence[bool]:
+        """Return of which values a grant keeps the row, or would keep it where it is only asked for.
+
+        Raises:
+            InvalidError: as `check`.
+        """
+        if grant.view_schema_id is None:  # of a request no schema is registered yet
+            with self._database.read() as reader:
+                latest = self._schemas.latest(reader, grant.topic)[1]
+                spec = _view_spec(grant, self._derive(reader, grant), 0, latest)
+        else:
+            spec = self._spec(grant)
+        result = self._schemas.with_writers(
+            grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
+        )
+        return [bool(one) for one in result.kept]
+
     @override
     def json_values(self, grant: Grant, values: Packed) -> Packed:
         return json_values(self._workers, self._spec(grant).output, values)

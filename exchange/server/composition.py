@@ -200,6 +200,7 @@ def _open_pool(core: Dependencies, roles: frozenset[Role]) -> Pool:
         grant_reads=sharing.grant_reads,
         grant_permissions=sharing.grant_permissions,
         grant_use=sharing.grant_use,
+        row_counter=sharing.row_counter,
         return_flow=sharing.return_flow,
         request_reads=sharing.request_reads,
         request_clocks=sharing.request_clocks,

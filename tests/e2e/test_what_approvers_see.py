@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from exchange.demo.people import persons
 from schemas import library
-from tests.kit.world.world import Office, World, in_clear
+from schemas.errors import PoolError, Reason
+from schemas.names import Topic
+from tests.kit.world.publisher import Publisher, framed
+from tests.kit.world.world import Office, World, disclosing, in_clear
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
@@ -19,6 +23,7 @@ class Town:
         self.world = world
         self.provider = world.department("公安局")
         self.provider.offer(TOPIC, library.text("population"))
+        self._publish()
         self.asking, self.other, self.third = map(world.department, ("人社局", "医保局", "城管局"))
         self.near = self.other.request(TOPIC, ["full_name", "sex_code"])
         self.provider.approve(self.near)
@@ -30,6 +35,22 @@ class Town:
         self.own = self.asking.request(TOPIC, ["sex_code"])
         self.provider.approve(self.own)
         self.request = self.asking.request(TOPIC, ["full_name", "sex_code"], **in_clear("full_name"))
+
+    def _publish(self) -> None:
+        """Publish 400 persons, half of them minors; the first hundred once more, no longer minors."""
+        source = self.provider.enrol("rows")
+        topic = Topic.parse(TOPIC)
+        lane = Publisher(source.pool_id, source.department, source.connector, TOPIC, source.signing_key)
+        rows = [{**row, "is_minor_under_14": number < 200} for number, row in enumerate(persons(400))]
+        again = [{**row, "is_minor_under_14": False} for row in rows[:100]]
+        with self.world.client(source) as pool:
+            schema_id, text = pool.schema(topic)
+            for part in (rows, again):
+                list(pool.publish(topic, [lane.batch(framed(schema_id, text, part))]))
+
+    def rows(self, office: Office, grant: str) -> dict[str, Any]:
+        document: dict[str, Any] = office.account("sharing_office_head").get(f"/grants/{grant}/rows")
+        return document
 
     def read(self, office: Office) -> dict[str, Any]:
         document: dict[str, Any] = office.account("sharing_office_head").get(f"/grants/{self.request}")
@@ -67,3 +88,19 @@ def test_the_command_prints_both(town: Town) -> None:
     assert "full_name 姓名 G3: in clear" in shown
     assert f"active: 医保局, eligibility: full_name, sex_code ({town.near})" in shown
     assert "rejected: 城管局, statistics: sex_code" in shown
+
+
+def test_a_provider_reads_how_many_rows_a_request_keeps_and_who_asks_does_not(town: Town) -> None:
+    minors = {"op": "eq", "field": "is_minor_under_14", "value": True}
+    filtered = town.asking.request(TOPIC, ["sex_code"], row_filter=minors, **disclosing("is_minor_under_14"))
+    assert town.rows(town.provider, filtered) == {
+        "grant": filtered, "rows": 100, "fewer": False, "read": 500, "whole": True,
+    }  # fmt: skip
+    assert town.rows(town.provider, town.request)["rows"] == 400
+    assert town.world.root.get(f"/grants/{town.request}/rows")["rows"] == 400
+    for office in (town.asking, town.other):
+        with pytest.raises(PoolError) as refused:
+            town.rows(office, filtered)
+        assert refused.value.reason is (Reason.NOT_PROVIDER if office is town.asking else Reason.OTHER_DEPARTMENT)
+    [entry] = town.world.root.get("/audit/entries", {"reason": "not_provider", "limit": 1})
+    assert entry["entry"]["decision"] == "deny"

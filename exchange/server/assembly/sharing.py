@@ -10,6 +10,7 @@ from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.request_clocks import RequestClocks
 from exchange.control.grants.request_reads import RequestReads
 from exchange.control.grants.return_flow import ReturnFlow
+from exchange.control.grants.row_count import RowCounter
 from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.hub.predicates import PredicateService
@@ -29,6 +30,7 @@ class Sharing:
     grant_reads: GrantReads
     grant_permissions: GrantPermissions
     grant_use: GrantUse
+    row_counter: RowCounter
     return_flow: ReturnFlow
     request_reads: RequestReads
     request_clocks: RequestClocks
@@ -78,6 +80,14 @@ def open_sharing(core: Dependencies, records: Records) -> Sharing:
         ),
         grant_use=GrantUse(
             grants=grant_reads, access=core.authorization.access, entries=core.audit.entries, clock=microseconds
+        ),
+        row_counter=RowCounter(
+            database=core.storage.database,
+            enforcer=core.audit.enforcer,
+            attributes=core.authorization.attributes,
+            access=core.authorization.access,
+            broker=core.storage.broker,
+            views=records.views,
         ),
         return_flow=ReturnFlow(
             database=core.storage.database,

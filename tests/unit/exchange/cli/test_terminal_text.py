@@ -79,7 +79,7 @@ def _document() -> dict[str, Any]:
         "version": 1, "fields": [_EVIL], "masks": {_EVIL: "keep_3_4"}, "unmasked": [_EVIL], "withdrawals": True,
         "filter_discloses": [_EVIL], "row_filter": {"op": "eq", "field": _EVIL, "value": _EVIL}, "applied": True,
         "kinds": [_EVIL], "superiors": [_EVIL], "inferiors": [_EVIL], "officers_in_use": {"office_head": False},
-        "releases": 3, "more": [_EVIL], "days": [
+        "rows": 100, "fewer": False, "whole": False, "read": 200_000, "releases": 3, "more": [_EVIL], "days": [
             {"day": _EVIL, "records": 3, "date": "2027-01-01", "is_workday": True, "notice": _EVIL}
         ],
         "counts": {_EVIL: 3}, "rights": {_EVIL: _EVIL},
