@@ -35,6 +35,13 @@ finally:
 """
 
 
+@pytest.fixture(scope="module")
+def postgres_world() -> Iterator[World]:
+    """A pool of its own: rows that other modules forge leave alarms in the one that they share."""
+    with World.start() as world:
+        yield world
+
+
 def status(world: World) -> tuple[int, dict[str, Any]]:
     done = run("pool", "status", "--data", str(world.data), "--json", check=False)
     return done.returncode, json.loads(done.stdout)
