@@ -21,6 +21,7 @@ pool backup                            back up, verify a backup, restore
 pool demo                              a demonstration, in a minute
 """
 
+import os
 import sys
 
 import typer
@@ -86,6 +87,9 @@ keys.add_to(app)
 
 def main() -> None:
     """Run the program; print an error of the pool on standard error and turn it into an exit code."""
+    # Programs are started by fork where they run as another user. gRPC's handlers of a fork are for children that go on
+    # to use gRPC, which none of ours does, and may abort them.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         app()
     except PoolError as error:
