@@ -177,7 +177,7 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
 
 @grant.command("rows")
 def grant_rows(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
-    """Say how many rows a grant, or what is asked for, keeps now: a rounded number, for its provider."""
+    """Show the rounded number of rows that a grant or a request keeps now, for its provider."""
     document = client(context).get(f"/grants/{grant_id}/rows")
     if as_json:
         print_json(document)

@@ -68,7 +68,7 @@ class AuditPseudonyms:
     def subjects(self, identifiers: Sequence[tuple[str, str]]) -> tuple[str, bytes, list[bytes]]:
         """Return epoch, fingerprint of its key, and the pseudonym of each (type, canonical number), in order.
 
-        Whoever holds the key finds every entry of the month that names a person, whatever was asked and by whom; once
+        A holder of the key finds every entry of the month that names a person, whatever was asked and by whom; once
         it is destroyed, the pseudonyms say nothing about anybody.
         """
         epoch, key = self._key()

@@ -97,13 +97,7 @@ class ViewCache(GrantViews):
 
     @override
     def apply(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
-        spec = self._spec(grant)
-        result = self._schemas.with_writers(
-            grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
-        )
-        if result.alarm:
-            self._alarm(result.alarm)
-        return ViewOutput(selected=result.kept, values=result.values)
+        return self._applied(grant.topic, self._spec(grant), values)
 
     def kept(self, grant: Grant, values: Sequence[bytes | None]) -> Sequence[bool]:
         """Return of which values a grant keeps the row, or would keep it where it is only asked for.
@@ -117,10 +111,7 @@ class ViewCache(GrantViews):
                 spec = _view_spec(grant, self._derive(reader, grant), 0, latest)
         else:
             spec = self._spec(grant)
-        result = self._schemas.with_writers(
-            grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
-        )
-        return [bool(one) for one in result.kept]
+        return [bool(one) for one in self._applied(grant.topic, spec, values).selected]
 
     @override
     def json_values(self, grant: Grant, values: Packed) -> Packed:
@@ -144,6 +135,12 @@ class ViewCache(GrantViews):
                 if grant.topic not in resources:
                     resources[grant.topic] = self._schemas.latest(reader, grant.topic)[1]
                 self._read_spec(reader, grant, resources[grant.topic])
+
+    def _applied(self, topic: Topic, spec: ViewSpec, values: Sequence[bytes | None]) -> ViewOutput:
+        result = self._schemas.with_writers(topic, lambda writers: apply_view(self._workers, spec, writers, values))
+        if result.alarm:
+            self._alarm(result.alarm)
+        return ViewOutput(selected=result.kept, values=result.values)
 
     def _spec(self, grant: Grant) -> ViewSpec:
         """Return the definition of a grant version's view; it never changes."""

@@ -269,7 +269,7 @@ def test_batches_of_a_bucket_are_numbered_without_a_gap_and_their_times_rise(hom
         assert home.store.last_batches(reader) == {3: 3, 4: 1, 200: 1}
 
 
-def test_a_position_is_moved_by_whoever_knows_it(home: Home) -> None:
+def test_a_position_is_moved_by_one_who_knows_it(home: Home) -> None:
     first = DrawPosition(grant="g", group=0, position=b"p1", vector=(1, 0))
     second = replace(first, position=b"p2", vector=(7, 2**40))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase, UnitOfWork
 from schemas.access import Range
 from schemas.errors import ConflictError, CorruptError, Reason
+from tests.kit.patience import PATIENCE
 from tests.kit.row_tags import row_tags
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -93,6 +95,26 @@ def test_what_is_decided_stays_decided(home: Home) -> None:
         home.decide(predicate(1), confirmed=False)
     assert refused.value.reason is Reason.TRANSITION_NOT_ALLOWED
     assert home.get(predicate(1)) == confirmed
+
+
+def test_a_proposal_waits_for_another_one_so_that_no_two_take_the_last_place(home: Home) -> None:
+    begun, done = Event(), Event()
+
+    def propose() -> None:
+        with home.db.begin() as work:
+            begun.set()
+            home.store.next_version(work, "alive-90")
+            done.set()
+
+    thread = Thread(target=propose)
+    with home.db.begin() as work:
+        home.store.next_version(work, "alive-80")
+        thread.start()
+        if isinstance(home.store, PostgresPredicates):  # the twin has one transaction at a time
+            assert begun.wait(PATIENCE)
+        assert not done.wait(0.3)
+    assert done.wait(PATIENCE)
+    thread.join()
 
 
 def test_each_proposal_of_a_name_has_the_next_version_rejected_ones_counted(home: Home) -> None:

@@ -148,7 +148,7 @@ class Town:
         return values, unpack_provenance(row.prov)
 
     def fetches(self) -> set[str]:
-        """Return the ids of the entries that say what the hub drew."""
+        """Return the ids of the entries of what the hub drew."""
         found = self.world.root.get("/audit/entries", {"action": Action.FETCH.value, "limit": 1_000})
         return {one["entry"]["id"] for one in found if one["entry"]["actor"]["department"] == self.office.id}
 

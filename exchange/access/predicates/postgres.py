@@ -42,8 +42,8 @@ _predicate = sa.Table(
     sa.CheckConstraint("state <> 'confirmed' OR decided_by <> proposed_by", name="access_predicate_two_persons"),
     info=tagged("access"),
 )
-# A name need not have a row yet that could be locked.
-_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('access-predicate/' || :name, 0))")
+# A name need not have a row yet that could be locked, and the bound on open ones is of all names.
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('access-predicate', 0))")
 
 
 class PostgresPredicates(PredicateStore):
@@ -59,7 +59,7 @@ class PostgresPredicates(PredicateStore):
     @override
     def next_version(self, work: UnitOfWork, name: str) -> int:
         connection = connection_of(work)
-        connection.execute(_LOCK, {"name": name})
+        connection.execute(_LOCK)
         latest = sa.select(sa.func.coalesce(sa.func.max(_predicate.c.version), 0)).where(_predicate.c.name == name)
         return int(connection.execute(latest).scalar_one()) + 1
 

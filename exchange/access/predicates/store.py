@@ -16,7 +16,7 @@ class PredicateStore(Protocol):
     """Port: stores versions of predicates. None is ever changed but by its decision, and none deleted."""
 
     def next_version(self, work: UnitOfWork, name: str) -> int:
-        """Return the version that a proposal gets; proposals of one name wait for each other."""
+        """Return the version that a proposal gets; proposals wait for each other, since their number is bounded."""
         ...
 
     def add(self, work: UnitOfWork, predicate: RegisteredPredicate) -> None:

@@ -22,7 +22,7 @@ from exchange.duties.store import DutyStore
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, UnitOfWork
-from schemas.access import Action, Actor, Grant, GrantState
+from schemas.access import Action, Actor, Deny, Grant, GrantState
 from schemas.errors import CorruptError, PoolError, Reason
 
 __all__ = ["MOST_COUNTED", "GrantReads", "read_grant"]
@@ -84,15 +84,29 @@ class GrantReads:
         call: RequestContext,
         grant_id: str,
         read: Callable[[UnitOfWork, AuditedAct], Sequence[_Item]],
+        *,
+        of_provider: bool = False,
     ) -> Sequence[_Item]:
         """Return what is read of one grant, for those who may see it, with an entry.
 
+        Args:
+            actor: who asks.
+            call: the context.
+            grant_id: which grant.
+            read: reads it, in the transaction of the entry.
+            of_provider: for accounts of its provider and those of no department alone.
+
         Raises:
-            RefusedError: the actor may not see it; GRANT_FORGED.
+            RefusedError: the actor may not see it; GRANT_FORGED; NOT_PROVIDER.
         """
         grant, proven = read_grant(self._database, self._access, grant_id)
         standing = self._attributes.standing(actor)
         decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
+        if of_provider and decision and grant is not None and actor.department not in {"", grant.provider}:
+            decision = Deny(
+                Reason.NOT_PROVIDER,
+                "this is told to the department that provides the records and to the data authority; ask it",
+            )
         resource = str(grant.topic) if grant else grant_id
         with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
             act.grant = reference_to(self._access.get(work, grant_id))

@@ -11,16 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from exchange.access.decision.roles import decide_control
 from exchange.access.grants.store import AccessStore
-from exchange.authorization.attributes import AttributeProvider, reference_to
-from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.enforcement import AuditedAct
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
-from exchange.control.grants.reads import read_grant
-from registry.database.unit_of_work import Database
-from schemas.access import Action, Actor, Deny, Grant
-from schemas.errors import Reason, RefusedError
+from exchange.control.grants.reads import GrantReads
+from registry.database.unit_of_work import UnitOfWork
+from schemas.access import Actor, Grant
 
 __all__ = ["FEW", "RowCount", "RowCounter", "RowViews", "rounded"]
 
@@ -69,8 +66,7 @@ class RowCounter:
     """Counts the rows of a grant or a request.
 
     Args:
-        database: opens readers.
-        enforcer, attributes: decide and record.
+        grants: decides who may read a grant, and records it.
         access: the grants.
         broker: the records.
         views: which rows are kept.
@@ -80,17 +76,13 @@ class RowCounter:
     def __init__(
         self,
         *,
-        database: Database,
-        enforcer: Enforcer,
-        attributes: AttributeProvider,
+        grants: GrantReads,
         access: AccessStore,
         broker: Broker,
         views: RowViews,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._enforcer = enforcer
-        self._attributes = attributes
+        self._grants = grants
         self._access = access
         self._broker = broker
         self._views = views
@@ -103,21 +95,14 @@ class RowCounter:
             RefusedError: the actor may not see it; NOT_PROVIDER, it is of another department than the provider.
             UnavailableError: the broker does not answer.
         """
-        grant, proven = read_grant(self._database, self._access, grant_id)
-        standing = self._attributes.standing(actor)
-        decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
-        if decision and grant is not None and actor.department not in {"", grant.provider}:
-            decision = Deny(
-                Reason.NOT_PROVIDER,
-                "the number of rows is told to the department that provides them and to the data authority; ask it",
-            )
-        resource = str(grant.topic) if grant else grant_id
-        with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
-            found = self._access.get(work, grant_id)
-            act.grant = reference_to(found)
-        if found is None:  # it was there when the act was decided on
-            raise RefusedError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
-        return self._count(found)
+
+        def read(work: UnitOfWork, act: AuditedAct) -> list[Grant]:
+            del act
+            return [self._access.get(work, grant_id)]
+
+        # The records are read after the entry, whose transaction is not kept open by seconds of reading.
+        [grant] = self._grants.reading(actor, call, grant_id, read, of_provider=True)
+        return self._count(grant)
 
     def _count(self, grant: Grant) -> RowCount:
         ends = self._broker.ends(grant.topic)

@@ -194,7 +194,7 @@ class Step:
                 raise position_moved()
             made, number = self._plan(work)
             claims = self._place(work, number, release.generation, named)
-            # Whoever is linked with a subject of this batch, or will be, gets its number too: its record may change.
+            # A subject that is linked with one of this batch, or will be, gets its number too: its record may change.
             ends = {end for one in claims for link in one.links for end in (link.left, link.right)}
             touched = {one.handle for one in claims} | ends
             everyone = touched.union(*self._store.related(work, touched).values())

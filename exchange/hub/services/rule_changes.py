@@ -3,9 +3,9 @@
     proposed ─agree→ proposed ─agree (the last one due)→ agreed ─activate→ active ─retire→ retired
         └──────────────reject─────────────────────────────┘→ rejected
 
-State Council decree 809, Art. 19: each item of data has one source department. So whoever proposes who leads a field
-does not decide on it: each department whose lead changes agrees by its sharing office's head, and the data authority
-activates. Three different accounts, of three different persons.
+State Council decree 809, Art. 19: each item of data has one source department. So the person who proposes a
+lead does not decide on it: each department whose lead changes agrees by its sharing office's head, and the data
+authority activates. Three different accounts, of three different persons.
 
 A version is about the rules that were active when it was proposed. Where others have been activated meanwhile, other
 departments may be concerned: it is not activated, but proposed again.

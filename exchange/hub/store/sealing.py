@@ -2,7 +2,7 @@
 
     sealed = nonce (12) ‖ AES-256-GCM(data key, plain, associated data = table ‖ every clear column of the row)
 
-So a value that is taken to another row, or whose row was changed by SQL, does not open: whoever swaps two rows gets an
+So a value that is taken to another row, or whose row was changed by SQL, does not open: a swap of two rows is an
 error, never another person's answer. A value without a row's key opens for nobody: erasing the key erases the value.
 
 A claim's plain text is its links, counted, then the record's framed value; a golden record's is its framed value. Voids

@@ -4,7 +4,7 @@ The stores never begin or commit: a write joins the `UnitOfWork` that it is give
 only ever added; golden records are a cache of what the fold makes of them, and may be dropped at any time.
 
 Order is per group of buckets: a writer holds the lock of its group until it commits, so that batches are numbered
-without a gap and golden records follow one another. Whoever writes beside it all the same finds the position moved, or
+without a gap and golden records follow one another. Another writer beside it finds the position moved, or
 the place of a claim taken, and writes nothing.
 """
 
@@ -191,7 +191,7 @@ class HubStore(Protocol):
         ...
 
     def number_resources(self, work: UnitOfWork, names: Collection[str]) -> None:
-        """Give the resources that have none a number, in order of their names. A number is never given twice."""
+        """Assign a number to the resources that have none, in order of their names. A number is never given twice."""
         ...
 
     def resources(self, reader: Reader) -> Mapping[str, int]:

@@ -82,9 +82,7 @@ def open_sharing(core: Dependencies, records: Records) -> Sharing:
             grants=grant_reads, access=core.authorization.access, entries=core.audit.entries, clock=microseconds
         ),
         row_counter=RowCounter(
-            database=core.storage.database,
-            enforcer=core.audit.enforcer,
-            attributes=core.authorization.attributes,
+            grants=grant_reads,
             access=core.authorization.access,
             broker=core.storage.broker,
             views=records.views,
