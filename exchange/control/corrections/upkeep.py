@@ -103,7 +103,7 @@ class CorrectionUpkeep:
         return 1
 
     def _responsible(self, work: UnitOfWork, consumer: str) -> str:
-        """Return who is told: the consumer, or its successor; who damages a department's row keeps nobody from it."""
+        """Return who is told: the consumer, or its successor; a damaged row does not stop the notice."""
         try:
             return self._departments.heir(work, consumer)
         except (CorruptError, InvalidError):
