@@ -50,6 +50,7 @@ STATED = {
     "POST /v1/requests/check": (_A.REQUEST_CHECK,),
     "GET /v1/grants/{grant_id}/versions": (_A.GRANT_READ,),
     "GET /v1/grants/{grant_id}/use": (_A.GRANT_READ,),
+    "GET /v1/grants/{grant_id}/rows": (_A.GRANT_READ,),
     "GET /v1/grants/{grant_id}/may": (_A.GRANT_READ,),
     "GET /v1/requests/{request_id}": (_A.GRANT_READ,),
     "POST /v1/grants/{grant_id}/{event}": _EVENTS,
