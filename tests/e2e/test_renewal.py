@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from schemas.errors import PoolError, Reason
+from tests.kit.patience import wait_for
 from tests.kit.world import postgres
 from tests.kit.world.permits import EAST, PERMITS, WEST, Drawer, Permits, sql, table
 from tests.kit.world.world import Office, World
@@ -174,6 +175,25 @@ def test_of_a_renewal_with_other_fields_what_the_consumer_holds_already_is_count
     assert decided["together_with"] == [old]
     assert (town.grant(old)["state"], town.grant(new)["state"]) == ("completed", "active")
     assert head.get(f"/grants/{new}")["review"]["together"]["ended"] == [old]
+
+
+def test_what_was_delivered_with_the_same_keys_counts_after_its_end_too(town: Town) -> None:
+    """Of the grant that a renewal renews, where it has expired before the approval, and of those before it."""
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    office, first = town.consumer("审计局", expires=soon)
+    head = town.provider.account("sharing_office_head")
+    second = town.renew(office, first, fields=["permit_no", "note"])
+    wait_for(lambda: town.grant(first)["state"] == "expired", "the grant that is renewed ends")
+    assert head.get(f"/grants/{second}")["review"]["together"]["grants"] == [first]
+    town.provider.approve(second)
+    third = town.renew(office, second, 90, fields=["district"])
+    together = head.get(f"/grants/{third}")["review"]["together"]
+    assert together["grants"] == [first, second]
+    assert {*PERMITS, "note", "district"} == {*together["fields"]}
+    fourth = town.renew(office, second, 90)
+    assert head.get(f"/grants/{fourth}")["review"]["together"]["grants"] == [first]
+    town.provider.approve(third)
+    assert head.get(f"/grants/{third}")["review"]["together"]["grants"] == [], "it is decided on"
 
 
 def record_keys(url: sa.URL) -> dict[str, str]:

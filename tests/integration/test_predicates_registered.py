@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_two_predicates_on_one_field_say_why_and_two_persons_sign(pool: Pool) ->
     grant_id = pool.request(low, high, fields=fields, disclosure_reason="两档补贴")
     head = pool.police.account("sharing_office_head")
     assert head.post(f"/grants/{grant_id}/approval")["state"] == "countersigned"
+
+
+def test_a_renewal_that_asks_another_predicate_is_signed_by_two_persons(pool: Pool) -> None:
+    low, high = pool.registered("from-70", AGED | {"low": 70}), pool.registered("from-71", AGED | {"low": 71})
+    head, asking = pool.police.account("sharing_office_head"), pool.labour.account("sharing_office_head")
+    old = pool.request(low, fields=("birth_date",))
+    pool.police.approve(old)
+    terms = asking.get(f"/grants/{old}/renewal") | {"legal_basis": "社会保险法 第七十四条"}
+    terms["expires"] = (datetime.now(UTC) + timedelta(days=60)).isoformat()
+    new = asking.post("/requests", terms | {"predicates": [high]})["id"]
+    answered = head.post(f"/grants/{new}/approval")
+    assert (answered["state"], answered["together_with"][-1:]) == ("countersigned", [old]), "the two bracket a value"
 
 
 def test_under_a_grant_that_answers_questions_no_record_is_fetched(pool: Pool) -> None:

@@ -12,7 +12,7 @@ of its schema:
 
 A grant holds from its approval until it ends, while it is suspended too; one that is renewed is held beside its renewal
 where this delivers something else (`exchange.access.grants.renewal`). What ended grants have delivered may still be
-at the department; they are named, and decided nothing on.
+at the department; they are named, and decided nothing on, but where a request goes on with their record keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
+from exchange.access.grants.holding import ENDED
 from exchange.access.grants.store import unknown_grant
 from schemas.access import Grant, GrantState, History
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -26,6 +27,7 @@ __all__ = [
     "carried_by",
     "check_renewable",
     "check_renewal",
+    "delivered_before",
     "describe_renewal",
     "find_successor",
     "quota_of",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 _INHERITED_FROM = frozenset({GrantState.ACTIVE, GrantState.EXPIRED})
+_DECIDED = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED}) | ENDED
+"""States of a request that has been decided on: what ended before it is not asked of it once more."""
 
 
 def check_renewal(draft: Grant, grant: Grant, at: datetime) -> None:
@@ -167,9 +171,36 @@ def _difference(name: str, before: Sequence[str], after: Sequence[str]) -> list[
 def takes_the_place_of(request: Grant, grant: Grant) -> bool:
     """Return whether a request renews a grant and delivers the same: then the two are not held beside each other.
 
-    A renewal with another view has the same record keys, so that what the grant delivered can be joined with it.
+    A renewal with another view has the same record keys, so that what the grant delivered can be joined with it. One
+    that asks other predicates can bracket a value with the answers that are there.
     """
-    return request.renews == grant.id and _view(request) == _view(grant)
+    return request.renews == grant.id and _delivers_the_same(request, grant)
+
+
+def delivered_before(request: Grant, others: Sequence[Grant]) -> tuple[Grant, ...]:
+    """Return the ended grants whose keys a request goes on with, and which delivered something else.
+
+    It is the one that it renews, if that has expired meanwhile, and those that this one has renewed in its turn.
+
+    Args:
+        request: not active yet.
+        others: all grants of its consumer on the resource.
+    """
+    renewed = next((one for one in others if one.id == request.renews), None)
+    if renewed is None or request.state in _DECIDED:
+        return ()
+    return tuple(
+        one
+        for one in others
+        if one.id != request.id
+        and one.state in ENDED
+        and one.record_key_id == renewed.record_key_id
+        and not _delivers_the_same(request, one)
+    )
+
+
+def _delivers_the_same(request: Grant, grant: Grant) -> bool:
+    return _view(request) == _view(grant) and set(request.predicates) == set(grant.predicates)
 
 
 def _view(grant: Grant) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from exchange.access.decision.parties import flow_of
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
-from exchange.access.grants.renewal import describe_renewal, takes_the_place_of
+from exchange.access.grants.renewal import delivered_before, describe_renewal, takes_the_place_of
 from exchange.access.grants.returned import returned_area
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
@@ -176,12 +176,13 @@ class GrantReview:
         while page := self._access.list(reader, query):
             found += page
             query = replace(query, after=page[-1].id)
+        before = delivered_before(grant, found)
         return Holding(
             part=self._part(reader, grant, masks, levels),
             others=tuple(
                 self._part(reader, one, masks, levels)
                 for one in found
-                if one.id != grant.id and one.state in HOLDING and not takes_the_place_of(grant, one)
+                if one in before or (one.id != grant.id and one.state in HOLDING and not takes_the_place_of(grant, one))
             ),
             ended=tuple(one for one in found if one.id != grant.id and one.state in ENDED),
             masks=masks,
