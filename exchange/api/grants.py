@@ -178,7 +178,7 @@ def grant_use(who: Caller, grant_id: str) -> Document:
 
 @router.get("/grants/{grant_id}/rows", tags=["grants"])
 def grant_rows(who: Caller, grant_id: str) -> Document:
-    """Return how many rows a grant, or what is asked for, keeps now, rounded; for its provider and the authority.
+    """Return how many rows a grant, or what is asked for, keeps now, rounded; for provider and pool.
 
     `rows`: to two digits, 20 with `fewer` where there are fewer; `read`: records that were read, the newest 200,000 at
     most; `whole`: whether these are all.

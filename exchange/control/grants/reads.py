@@ -105,7 +105,7 @@ class GrantReads:
         if of_provider and decision and grant is not None and actor.department not in {"", grant.provider}:
             decision = Deny(
                 Reason.NOT_PROVIDER,
-                "this is told to the department that provides the records and to the data authority; ask it",
+                "this is told to the department that provides the records and to the pool's own roles; ask one",
             )
         resource = str(grant.topic) if grant else grant_id
         with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
